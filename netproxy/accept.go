@@ -1,0 +1,201 @@
+package netproxy
+
+import (
+	"errors"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy/netns"
+	"github.com/crsc-io/crsc/netproxy/redirect"
+	"github.com/crsc-io/crsc/netproxy/tcprepair"
+)
+
+// acceptBatch bounds the connections taken in one round, so that a flood of
+// them does not starve those that exist.
+const acceptBatch = 64
+
+// accepting reports whether new connections may be taken now. Otherwise they
+// wait, established, in the listener's backlog.
+func (p *Proxy) accepting() bool {
+	return p.phase == live && len(p.conns) < p.opts.MaxConnections
+}
+
+func (p *Proxy) accept() {
+	more := false
+	for _, l := range p.listeners() {
+		for i := 0; ; i++ {
+			if i == acceptBatch || !p.accepting() {
+				more = true
+				break
+			}
+			fd, sa, err := unix.Accept4(l, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			if errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				if !errors.Is(err, unix.EAGAIN) {
+					p.opts.Log.WithError(err).Warn("netproxy: accept")
+				}
+				break
+			}
+			p.open(fd, sa)
+		}
+	}
+	p.acceptDue = more
+}
+
+// open makes the connection and its leg. A client whose leg can't be made is
+// reset, as the application's kernel would have done.
+func (p *Proxy) open(fd int, sa unix.Sockaddr) {
+	local, err := unix.Getsockname(fd)
+	if err != nil {
+		closeReset(fd)
+		return
+	}
+	client, dest := addrPort(sa), addrPort(local)
+	port, err := p.ports.Get()
+	if err != nil {
+		p.opts.Log.WithError(err).Warn("netproxy: no source port for a leg")
+		closeReset(fd)
+		return
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	c := &conn{id: p.nextID, client: client, dest: dest, legPort: port, clientFD: fd, legFD: -1}
+	if c.legFD, err = tcprepair.Dial(netns.Current, p.legSpec(c)); err != nil {
+		p.refused(c, err)
+		return
+	}
+	p.nextID++
+	c.connecting = true
+	p.insert(c)
+	p.stats.accepted.Add(1)
+	c.acceptedAt = p.opts.Journal.AppendOpen(journal.ConnOpen{
+		Conn: c.id, Direction: journal.In, Client: c.client, Server: c.dest, LegPort: c.legPort,
+	})
+	c.oldest = c.acceptedAt
+	if err := p.watchConn(c); err != nil {
+		p.opts.Log.WithError(err).Warn("netproxy: watch a connection")
+		p.destroy(c, true)
+		return
+	}
+	// Over loopback the handshake is usually finished when connect returns.
+	if established(c.legFD) {
+		p.connected(c)
+	}
+}
+
+// legSpec is the leg's four-tuple: the client's address with a port of ours.
+func (p *Proxy) legSpec(c *conn) tcprepair.Spec {
+	return tcprepair.Spec{Client: netip.AddrPortFrom(c.client.Addr(), c.legPort), App: c.dest, Mark: redirect.MarkOwn}
+}
+
+// established reports whether the handshake is finished.
+func established(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+	return err == nil && info.State == tcpEstablished
+}
+
+// tcpEstablished is TCP_ESTABLISHED of include/net/tcp_states.h.
+const tcpEstablished = 1
+
+// refused ends a client's connection whose leg was refused at once: the
+// listener is gone, so the destination is not intercepted any longer.
+func (p *Proxy) refused(c *conn, err error) {
+	if c.clientFD >= 0 {
+		closeReset(c.clientFD)
+	}
+	p.ports.Put(c.legPort)
+	if errors.Is(err, unix.ECONNREFUSED) {
+		p.forget(c.dest)
+		return
+	}
+	p.opts.Log.WithError(err).WithField("client", c.client).Warn("netproxy: leg")
+}
+
+// forget stops intercepting a destination on which nobody listens; it is
+// learned again with the first SYN after somebody does.
+func (p *Proxy) forget(dest netip.AddrPort) {
+	if p.phase != live || p.opts.Dying() != Alive {
+		return
+	}
+	if err := p.rules.Forget(dest); err != nil {
+		p.opts.Log.WithError(err).WithField("destination", dest).Warn("netproxy: forget a destination")
+	}
+}
+
+// insert gives the connection its place in the tables.
+func (p *Proxy) insert(c *conn) {
+	p.gen++
+	c.gen = p.gen
+	if n := len(p.freeSlots); n > 0 {
+		c.slot = p.freeSlots[n-1]
+		p.freeSlots = p.freeSlots[:n-1]
+		p.slots[c.slot] = c
+	} else {
+		c.slot = int32(len(p.slots))
+		p.slots = append(p.slots, c)
+	}
+	p.conns[c.id] = c
+	p.byPort[c.legPort] = c
+	p.stats.conns.Store(int64(len(p.conns)))
+}
+
+const connEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+
+// watchConn registers the connection's sockets, edge-triggered: the first wait
+// reports what is true already.
+func (p *Proxy) watchConn(c *conn) error {
+	if c.clientFD >= 0 {
+		if err := p.watch(c.clientFD, c.slot<<1|int32(clientSide), c.gen, connEvents); err != nil {
+			return err
+		}
+	}
+	return p.watchLeg(c)
+}
+
+func (p *Proxy) watchLeg(c *conn) error {
+	if c.legFD < 0 {
+		return nil
+	}
+	return p.watch(c.legFD, c.slot<<1|int32(legSide), c.gen, connEvents)
+}
+
+// connected is called when the leg's handshake has ended, one way or the other.
+func (p *Proxy) connected(c *conn) {
+	if e, err := unix.GetsockoptInt(c.legFD, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || e != 0 {
+		c.connecting = false
+		c.failed[legSide] = true
+		if unix.Errno(e) == unix.ECONNREFUSED {
+			p.forget(c.dest)
+		}
+		p.closes = append(p.closes, c)
+		return
+	}
+	if !established(c.legFD) {
+		return
+	}
+	seqs, err := tcprepair.BaseSeqs(c.legFD, 0)
+	if err != nil {
+		p.opts.Log.WithError(err).Warn("netproxy: sequence numbers of a leg")
+		c.failed[legSide] = true
+		p.closes = append(p.closes, c)
+		return
+	}
+	c.connecting = false
+	c.inBase, c.outBase, c.origin = seqs.In, seqs.Out, seqs.In
+	c.writable[legSide] = true
+	p.activate(c)
+}
+
+// addrPort converts a socket address; IPv4-mapped addresses become IPv4.
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}

@@ -1,0 +1,146 @@
+package netproxy
+
+import (
+	"net/netip"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy/replay"
+)
+
+// side tells the two sockets of a connection apart in epoll's user data.
+type side int32
+
+const (
+	clientSide side = iota
+	legSide
+)
+
+// conn is one client connection and its leg. It belongs to the loop.
+type conn struct {
+	id      uint32
+	slot    int32 // index in Proxy.slots
+	gen     int32 // tells reuses of a slot apart
+	client  netip.AddrPort
+	dest    netip.AddrPort // as the client addressed the container
+	legPort uint16
+
+	clientFD int // -1: the client is gone (a ghost that lives for the replay only)
+	legFD    int // -1: no leg
+	// connecting: the leg's handshake is not finished.
+	connecting bool
+
+	// Stream offsets, in bytes since the connection was opened.
+	inRead     uint64 // read from the client and journaled
+	inSent     uint64 // written to the leg
+	inConsumed uint64 // taken by the application
+	outPos     uint64 // read from the present leg's stream
+	outRead    uint64 // ever read from a leg, and journaled: what the client has or will get
+	outSent    uint64 // written to the client
+	// Sequence numbers of offset 0: inBase in the application's receive
+	// direction, outBase in its send direction.
+	inBase, outBase uint32
+	// origin is where the application's socket began to count what it received.
+	origin uint32
+
+	in  pending // input not yet written to the leg
+	out pending // output not yet written to the client
+
+	readable   [2]bool // level kept over edge-triggered epoll, by side
+	hup        [2]bool // a FIN or an error is waiting behind the data
+	writable   [2]bool
+	eof        [2]bool // FIN was read from this side
+	failed     [2]bool // RST or another error was seen on this side
+	shut       [2]bool // FIN was sent to this side
+	closing    [2]bool // the close from this side was journaled and may be passed on
+	suspect    bool    // the leg ended and the application may be dying
+	inflight   bool    // counted in Proxy.inflight
+	queued     bool    // on the active list
+	waiting    bool    // in the serial queue
+	gone       bool    // taken out of the slots
+	borrowed   bool    // legPort does not come from the allocator
+	acceptedAt journal.Position
+	// oldest is the position of the first input record that was not consumed
+	// when it was written.
+	oldest journal.Position
+
+	// Replay: what the application is expected to produce again.
+	expect   []replay.Output
+	digest   xxhash.Digest
+	digestOn bool // digest covers the stretch from its beginning
+	diverged bool
+	// appClosed: the recorded run saw the application close; its close in the
+	// replay is expected and already known to the client.
+	appClosed bool
+	// consumedMark is the input offset up to which consumption is recorded
+	// already: events below it are not journaled a second time.
+	consumedMark uint64
+}
+
+// ghost reports whether no client is behind the connection any more.
+func (c *conn) ghost() bool { return c.clientFD < 0 }
+
+// pending is a buffer of bytes that a socket did not take yet. The zero value
+// is empty. Its memory comes from the proxy's pool.
+type pending struct {
+	buf  []byte // from the pool, or larger when a drain had to exceed it
+	off  int
+	pool *bufPool
+}
+
+func (b *pending) empty() bool { return b.off == len(b.buf) }
+
+func (b *pending) bytes() []byte { return b.buf[b.off:] }
+
+// add keeps a copy of data behind what is pending already.
+func (b *pending) add(pool *bufPool, data []byte) {
+	if len(data) == 0 {
+		return
+	}
+	if b.buf == nil {
+		b.buf, b.pool = pool.get(), pool
+	}
+	b.buf = append(b.buf, data...)
+}
+
+// advance drops the first n bytes and returns the memory when all are gone.
+func (b *pending) advance(n int) {
+	b.off += n
+	if b.empty() {
+		b.drop()
+	}
+}
+
+func (b *pending) drop() {
+	if b.pool != nil {
+		b.pool.put(b.buf)
+	}
+	*b = pending{}
+}
+
+// bufPool is a free list of buffers for one loop; not safe for concurrent use.
+type bufPool struct {
+	free [][]byte
+}
+
+const (
+	bufSize    = 64 << 10
+	bufKeepMax = 256 // buffers kept for reuse: 16 MiB
+)
+
+func (p *bufPool) get() []byte {
+	if n := len(p.free); n > 0 {
+		b := p.free[n-1]
+		p.free = p.free[:n-1]
+		return b[:0]
+	}
+	return make([]byte, 0, bufSize)
+}
+
+func (p *bufPool) put(b []byte) {
+	// A buffer that a drain made larger goes back to the garbage collector.
+	if cap(b) == bufSize && len(p.free) < bufKeepMax {
+		p.free = append(p.free, b[:0])
+	}
+}

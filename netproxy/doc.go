@@ -1,0 +1,35 @@
+// Package netproxy stands between a container and the network.
+//
+// It accepts the TCP connections that clients open to the container (steered
+// to it by package redirect), opens for each a second one, the leg, to the
+// application over loopback, and copies bytes between the two. What enters the
+// container is journaled, what leaves it is fingerprinted, and the order in
+// which the application consumed its input is recorded (package order). When
+// the application dies the client-side sockets stay, the legs are re-created
+// with TCP_REPAIR (package tcprepair) as the mirror image of the sockets in the
+// checkpoint, and the tail of the journal is fed again (package replay).
+//
+// # Use
+//
+//	p, err := netproxy.New(opts)      // rules and listeners are in place
+//	p.Hold(ctx, max)                  // before a dump: nothing is in flight
+//	table, err := p.Cut()             // tasks are frozen: where every stream stands
+//	p.Release()                       // data flows again
+//	p.Crash(ctx)                      // the init is dead: drain, drop the legs
+//	p.Rebuild(ctx, plan)              // legs as in the image, before the restore
+//	p.Replay(ctx)                     // after the restore: the tail, then live
+//	p.Close()
+//
+// # Invariants
+//
+//   - One goroutine, locked to a thread that lives in the container's network
+//     namespace, owns all sockets and all connection state (the loop). Other
+//     goroutines reach it through commands only.
+//   - Input is forwarded to the application before it is committed to the
+//     journal; output leaves for a client only after all input and all order
+//     records that precede it are committed (output commit).
+//   - Memory per connection is at most one buffer in each direction; a full
+//     buffer stops reading, so back-pressure reaches the sender.
+//   - A stream offset counts bytes since the connection was opened and never
+//     changes its meaning, whatever happens to legs and sequence numbers.
+package netproxy

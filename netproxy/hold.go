@@ -1,0 +1,156 @@
+package netproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy/replay"
+)
+
+// ErrPhase is returned when a call does not fit what the proxy is doing, for
+// example Hold while the application is being replayed.
+var ErrPhase = errors.New("netproxy: not possible in this phase")
+
+// HoldResult says how a Hold went.
+type HoldResult struct {
+	// Quiet: all delivered input was consumed. Otherwise some of it is in the
+	// application's receive queues; the checkpoint is right all the same, but
+	// the order in which that input is processed after a restore is not known.
+	Quiet bool
+	Took  time.Duration
+}
+
+// Hold stops delivering input and opening connections, and waits until the
+// application has consumed what was delivered, for at most limit. Output goes
+// on. The clients notice nothing but the delay. Release ends it.
+func (p *Proxy) Hold(ctx context.Context, limit time.Duration) (HoldResult, error) {
+	var res HoldResult
+	err := p.do(ctx, "hold", func() error {
+		if p.phase != live {
+			return fmt.Errorf("%w: hold", ErrPhase)
+		}
+		if p.failed != nil {
+			return p.failed
+		}
+		start := time.Now()
+		p.phase, p.rawOutput = holding, true
+		for {
+			if err := p.turn(30); err != nil {
+				p.fault(err)
+				p.release2live()
+				return err
+			}
+			if p.inflight == 0 {
+				res.Quiet = true
+				break
+			}
+			if time.Since(start) >= limit || p.abort.Load() {
+				break
+			}
+		}
+		res.Took = time.Since(start)
+		return nil
+	})
+	return res, err
+}
+
+// Cut says where every connection stands. The container's tasks must be frozen,
+// after a Hold. What the application had written until then is read first, so
+// that output before and after the cut never share a record.
+func (p *Proxy) Cut(ctx context.Context, checkpoint uint64) (*replay.Table, error) {
+	var t *replay.Table
+	err := p.do(ctx, "cut", func() error {
+		if p.phase != holding {
+			return fmt.Errorf("%w: cut", ErrPhase)
+		}
+		if err := p.drainOnce(); err != nil {
+			p.fault(err)
+			return err
+		}
+		t = p.table()
+		p.armTrigger()
+		t.Mark = p.opts.Journal.AppendMark(journal.CheckpointBegun, checkpoint)
+		t.ScanFrom = min(t.ScanFrom, t.Mark)
+		return p.commit()
+	})
+	return t, err
+}
+
+// Release lets input flow again. It may be called as soon as Cut has returned:
+// what arrives at the frozen application's sockets then lies after the cut. It
+// does nothing when no Hold is in force.
+func (p *Proxy) Release(ctx context.Context) error {
+	return p.do(ctx, "release", func() error {
+		if p.phase != holding {
+			return nil
+		}
+		// Read once more what the application wrote before it was frozen: its
+		// kernel may have sent on after the cut.
+		if err := p.drainOnce(); err != nil {
+			p.fault(err)
+		}
+		p.release2live()
+		return nil
+	})
+}
+
+// release2live ends holding and looks at every connection again.
+func (p *Proxy) release2live() {
+	p.phase, p.rawOutput, p.triggered = live, false, false
+	for _, c := range p.slots {
+		if c != nil {
+			p.activate(c)
+		}
+	}
+}
+
+// drainOnce takes everything that is readable from all legs, journals it and
+// passes it on.
+func (p *Proxy) drainOnce() error {
+	for more := true; more; {
+		for _, c := range p.slots {
+			if c == nil || c.legFD < 0 || c.connecting || c.eof[legSide] || c.failed[legSide] || !c.out.empty() {
+				continue
+			}
+			// The edge may still be waiting in epoll.
+			c.readable[legSide] = true
+			p.activate(c)
+		}
+		if err := p.turn(0); err != nil {
+			return err
+		}
+		more = false
+		for _, c := range p.slots {
+			more = more || c != nil && c.legFD >= 0 && !c.connecting && c.readable[legSide] && c.out.empty() && !c.eof[legSide] && !c.failed[legSide]
+		}
+	}
+	return nil
+}
+
+// table writes down every connection. Mark is not set.
+func (p *Proxy) table() *replay.Table {
+	t := &replay.Table{ScanFrom: p.opts.Journal.End(), NextID: p.nextID}
+	for _, c := range p.slots {
+		if c == nil {
+			continue
+		}
+		if c.inConsumed < c.inRead {
+			t.ScanFrom = min(t.ScanFrom, c.oldest)
+		}
+		appClosed := c.eof[legSide] || c.failed[legSide] || c.legFD < 0
+		if c.inConsumed == 0 && c.outPos == 0 && !appClosed {
+			// Perhaps not accepted yet: then it is opened again.
+			t.ScanFrom = min(t.ScanFrom, c.acceptedAt)
+		}
+		t.Conns = append(t.Conns, replay.ConnState{
+			ID: c.id, Client: c.client, Dest: c.dest, LegPort: c.legPort,
+			InBase: c.inBase, OutBase: c.outBase,
+			InSent: c.inSent, InConsumed: c.inConsumed, OutRead: c.outPos,
+			Opened: c.acceptedAt, AppClosed: appClosed, InClosed: c.shut[legSide],
+		})
+	}
+	return t
+}

@@ -1,0 +1,200 @@
+package netproxy
+
+import (
+	"errors"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/netproxy/order"
+)
+
+// inputBudget bounds what one connection may bring in during one round.
+const inputBudget = 256 << 10
+
+// pumpInput moves bytes from the client to the journal and to the leg.
+func (p *Proxy) pumpInput(c *conn) {
+	if c.gone || c.connecting || p.phase != live {
+		return
+	}
+	if !c.in.empty() && !p.flushInput(c) {
+		return
+	}
+	for budget := inputBudget; budget > 0; {
+		if !c.readable[clientSide] || c.eof[clientSide] || c.failed[clientSide] || !c.in.empty() || c.waiting {
+			return
+		}
+		n, e := recvNB(c.clientFD, p.scratch)
+		switch {
+		case e == syscall.EAGAIN:
+			c.readable[clientSide] = false
+			return
+		case e != 0:
+			c.failed[clientSide] = true
+			p.closes = append(p.closes, c)
+			return
+		case n == 0:
+			c.eof[clientSide] = true
+			p.closes = append(p.closes, c)
+			return
+		}
+		budget -= n
+		// A short read means that the socket was empty a moment ago: the next
+		// byte makes a new edge. A FIN behind the data made its edge already.
+		if n < len(p.scratch) && !c.hup[clientSide] {
+			c.readable[clientSide] = false
+		}
+		p.input(c, p.scratch[:n])
+	}
+	p.activate(c)
+}
+
+// input journals what the client sent and delivers it.
+func (p *Proxy) input(c *conn, data []byte) {
+	if p.failed == nil {
+		pos := p.opts.Journal.AppendInput(c.id, c.inRead, c.outSent, data)
+		if c.inConsumed == c.inRead {
+			c.oldest = pos
+		}
+		p.stats.inRecords.Add(1)
+		p.stats.inBytes.Add(uint64(len(data)))
+	}
+	c.inRead += uint64(len(data))
+	if c.failed[legSide] || c.legFD < 0 {
+		return // the application ended the connection; nobody will read this
+	}
+	if p.mustWait(c) {
+		c.in.add(&p.pool, data)
+		return
+	}
+	n := p.deliver(c, data)
+	c.in.add(&p.pool, data[n:])
+}
+
+// flushInput delivers what is pending; true when nothing is left.
+func (p *Proxy) flushInput(c *conn) bool {
+	if !c.writable[legSide] || p.mustWait(c) {
+		return false
+	}
+	n := p.deliver(c, c.in.bytes())
+	c.in.advance(n)
+	if c.in.empty() && c.closing[clientSide] {
+		p.closes = append(p.closes, c)
+	}
+	return c.in.empty()
+}
+
+// deliver writes to the leg and returns how much it took.
+func (p *Proxy) deliver(c *conn, data []byte) int {
+	n, e := sendNB(c.legFD, data)
+	switch {
+	case e == syscall.EAGAIN:
+		c.writable[legSide] = false
+		return 0
+	case e != 0:
+		c.failed[legSide] = true
+		p.closes = append(p.closes, c)
+		return len(data)
+	}
+	if n < len(data) {
+		c.writable[legSide] = false
+	}
+	c.inSent += uint64(n)
+	if !c.inflight && c.inSent > c.inConsumed {
+		c.inflight = true
+		p.inflight++
+	}
+	if p.src.Serial() {
+		p.serialNow = c
+	}
+	return n
+}
+
+// onConsumed is told by the order source that the application took input.
+func (p *Proxy) onConsumed(ev order.Event) {
+	c := p.byPort[ev.LegPort]
+	if c == nil {
+		return
+	}
+	delta := int32(ev.CopiedSeq - (c.inBase + uint32(c.inConsumed)))
+	if delta <= 0 || c.inConsumed+uint64(delta) > c.inSent {
+		return // a peek, a FIN, or an event of an earlier owner of the port
+	}
+	p.consumedTo(c, c.inConsumed+uint64(delta))
+}
+
+func (p *Proxy) consumedTo(c *conn, upto uint64) {
+	c.inConsumed = upto
+	if upto > c.consumedMark && p.failed == nil {
+		p.opts.Journal.AppendConsumed(c.id, upto)
+	}
+	p.settle(c)
+}
+
+// settle takes a connection out of the count of those with input in flight.
+func (p *Proxy) settle(c *conn) {
+	if c.inflight && c.inConsumed >= c.inSent {
+		c.inflight = false
+		p.inflight--
+	}
+}
+
+// mustWait reports whether serial order forbids a delivery now, and queues the
+// connection.
+func (p *Proxy) mustWait(c *conn) bool {
+	if !p.src.Serial() || p.failed != nil || p.serialNow == nil {
+		return false
+	}
+	if !c.waiting {
+		c.waiting = true
+		p.serial = append(p.serial, c)
+	}
+	return true
+}
+
+// pollSerial looks whether the one delivery in flight was consumed, and lets
+// the next connection deliver.
+func (p *Proxy) pollSerial() error {
+	c := p.serialNow
+	if c == nil {
+		return nil
+	}
+	if !c.gone && c.legFD >= 0 && !c.failed[legSide] {
+		at, err := p.src.Consumed(order.Track{App: c.dest, Leg: netip.AddrPortFrom(c.client.Addr(), c.legPort), Origin: c.origin})
+		switch {
+		case errors.Is(err, order.ErrGone):
+			// The application has closed it: it will take no more.
+		case err != nil:
+			return err
+		default:
+			p.onConsumed(order.Event{LegPort: c.legPort, CopiedSeq: at})
+			if c.inConsumed < c.inSent {
+				return nil
+			}
+		}
+	}
+	p.serialNow = nil
+	for len(p.serial) > 0 && p.serialNow == nil {
+		next := p.serial[0]
+		p.serial = p.serial[1:]
+		next.waiting = false
+		if next.gone {
+			continue
+		}
+		p.activate(next)
+		if p.phase == live && !next.in.empty() {
+			p.flushInput(next)
+		}
+	}
+	return nil
+}
+
+// shutLeg sends the client's FIN on.
+func (p *Proxy) shutLeg(c *conn) {
+	if c.shut[legSide] || c.legFD < 0 {
+		return
+	}
+	c.shut[legSide] = true
+	_ = unix.Shutdown(c.legFD, unix.SHUT_WR)
+}

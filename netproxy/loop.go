@@ -1,0 +1,259 @@
+package netproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/netproxy/order"
+)
+
+// command runs on the loop. done is closed after it ran.
+type command struct {
+	fn   func() error
+	err  chan error
+	ctx  context.Context
+	name string
+}
+
+const (
+	slotWake   = -1 // epoll user data of the eventfd
+	slotListen = -2 // and of the listeners
+)
+
+// do runs fn on the loop and waits for it.
+func (p *Proxy) do(ctx context.Context, name string, fn func() error) (err error) {
+	defer func() {
+		// The channel is closed by Close; sending on it then panics by design
+		// of the language, and means ErrClosed here.
+		if recover() != nil {
+			err = ErrClosed
+		}
+	}()
+	c := command{fn: fn, err: make(chan error, 1), ctx: ctx, name: name}
+	select {
+	case p.cmds <- c:
+	case <-p.done:
+		return ErrClosed
+	case <-ctx.Done():
+		return fmt.Errorf("netproxy: %s: %w", name, ctx.Err())
+	}
+	p.wake()
+	select {
+	case err := <-c.err:
+		return err
+	case <-p.done:
+		return ErrClosed
+	}
+}
+
+func (p *Proxy) wake() {
+	_, _ = unix.Write(p.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+}
+
+// run is the loop. The thread enters the container's network namespace, so
+// that every socket is made there, and is never given back to the runtime.
+func (p *Proxy) run(ready chan<- error) {
+	runtime.LockOSThread()
+	defer close(p.done)
+	if err := unix.Setns(p.netns, unix.CLONE_NEWNET); err != nil {
+		ready <- fmt.Errorf("netproxy: enter the container's network namespace: %w", err)
+		return
+	}
+	if err := p.watchFixed(); err != nil {
+		ready <- err
+		return
+	}
+	ready <- nil
+	for {
+		if !p.runCommands() {
+			p.lastWords()
+			p.release()
+			return
+		}
+		if err := p.turn(p.timeout()); err != nil {
+			p.fault(err)
+		}
+	}
+}
+
+func (p *Proxy) watchFixed() error {
+	if err := p.watch(p.wakefd, slotWake, 0, unix.EPOLLIN); err != nil {
+		return err
+	}
+	for _, fd := range p.listeners() {
+		if err := p.watch(fd, slotListen, 0, unix.EPOLLIN|unix.EPOLLET); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Proxy) watch(fd int, slot, gen int32, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: slot, Pad: gen}
+	if err := unix.EpollCtl(p.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return fmt.Errorf("netproxy: epoll_ctl: %w", err)
+	}
+	return nil
+}
+
+// timeout is how long the loop may sleep, in microseconds.
+func (p *Proxy) timeout() int64 {
+	switch {
+	case len(p.active) > 0 || len(p.closes) > 0 && p.phase == live || p.acceptDue && p.accepting():
+		return 0
+	case p.serialNow != nil:
+		return 20
+	case len(p.suspects) > 0:
+		return 1000
+	case !p.src.Serial() && p.inflight > 0:
+		// The ring has no wake-ups; keep it from growing when the application
+		// takes input and never answers.
+		return 50_000
+	}
+	return 1_000_000
+}
+
+// turn is one round: wait, move input, move output, commit, then let output out.
+func (p *Proxy) turn(timeoutUS int64) error {
+	n, err := epollWait(p.epfd, p.events, timeoutUS)
+	if err != nil {
+		return fmt.Errorf("netproxy: epoll_wait: %w", err)
+	}
+	for i := range p.events[:n] {
+		p.note(&p.events[i])
+	}
+	if p.acceptDue && p.accepting() {
+		p.accept()
+	}
+	work := p.active
+	p.active, p.spare = p.spare[:0], work
+	for _, c := range work {
+		c.queued = false
+		p.pumpInput(c)
+	}
+	for _, c := range work {
+		p.pumpOutput(c)
+	}
+	if err := p.pollOrder(); err != nil {
+		return err
+	}
+	p.handleCloses()
+	if err := p.commit(); err != nil {
+		return err
+	}
+	p.flushOutput()
+	p.checkSuspects()
+	p.checkTrigger()
+	p.reapClosed()
+	p.expireGhosts()
+	return nil
+}
+
+// note keeps what epoll said until the data is moved: events are edges.
+func (p *Proxy) note(ev *unix.EpollEvent) {
+	switch {
+	case ev.Fd == slotWake:
+		var b [8]byte
+		_, _ = unix.Read(p.wakefd, b[:])
+		return
+	case ev.Fd == slotListen:
+		p.acceptDue = true
+		return
+	}
+	c := p.slots[ev.Fd>>1]
+	if c == nil || c.gen != ev.Pad {
+		return // closed earlier in this round
+	}
+	s := side(ev.Fd & 1)
+	if ev.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.readable[s] = true
+	}
+	if ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.hup[s] = true
+	}
+	if ev.Events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.writable[s] = true
+		if s == legSide && c.connecting {
+			p.connected(c)
+		}
+	}
+	p.activate(c)
+}
+
+// activate puts a connection on the list of those to be looked at.
+func (p *Proxy) activate(c *conn) {
+	if !c.queued && !c.gone {
+		c.queued = true
+		p.active = append(p.active, c)
+	}
+}
+
+// runCommands returns false when the proxy is being closed.
+func (p *Proxy) runCommands() bool {
+	for {
+		select {
+		case c, ok := <-p.cmds:
+			if !ok {
+				return false
+			}
+			if c.ctx.Err() != nil {
+				c.err <- c.ctx.Err()
+				continue
+			}
+			c.err <- c.fn()
+		default:
+			return true
+		}
+	}
+}
+
+// pollOrder records what the application has consumed since the last round.
+func (p *Proxy) pollOrder() error {
+	if p.failed != nil {
+		return nil
+	}
+	if p.src.Serial() {
+		return p.pollSerial()
+	}
+	err := p.src.Poll(p.onEvent)
+	if errors.Is(err, order.ErrOrderLost) {
+		p.opts.Log.WithError(err).Warn("netproxy: order")
+		p.opts.OnOrderLost()
+		return nil
+	}
+	return err
+}
+
+// commit makes everything appended so far durable in the configured class.
+func (p *Proxy) commit() error {
+	if p.failed != nil {
+		return nil
+	}
+	return p.opts.Journal.Commit()
+}
+
+// fault ends the protection and keeps the connections: from now on the proxy
+// only relays. Output that waited for a commit goes out, since nothing will
+// ever be replayed.
+func (p *Proxy) fault(err error) {
+	if p.failed != nil {
+		p.opts.Log.WithError(err).Error("netproxy: loop")
+		time.Sleep(time.Millisecond) // an error that does not go away must not spin
+		return
+	}
+	p.failed = err
+	p.stats.journalErrs.Add(1)
+	p.serialNow = nil
+	for _, c := range p.serial {
+		c.waiting = false
+		p.activate(c)
+	}
+	p.serial = p.serial[:0]
+	p.flushOutput()
+	p.opts.OnFault(err)
+}

@@ -1,0 +1,102 @@
+package netproxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy/order"
+)
+
+// Options configure a Proxy. NetNS, Name, Journal and Dying are required.
+type Options struct {
+	// NetNS is an open descriptor of the container's network namespace. The
+	// proxy duplicates it.
+	NetNS int
+	// Name distinguishes this proxy's nft table from others in the namespace.
+	// At most 16 characters of [a-z0-9_].
+	Name string
+	// Journal receives what enters the container. The proxy is its only
+	// writer; it never closes it.
+	Journal *journal.Journal
+	// Order says where the order of consumption comes from: auto, tracepoint
+	// or serial.
+	Order order.Kind
+	// Dying reports whether a process of the container is exiting and its exit
+	// is not yet explained. Called on the loop, so it must be quick (tens of
+	// microseconds).
+	Dying func() Dying
+	// DyingFor bounds how long a close by a dying process other than the init
+	// is held back while the init lives on. Default 30 ms: an init
+	// follows its child within a millisecond or two.
+	DyingFor time.Duration
+	// ExcludePorts are destination ports that are never intercepted.
+	ExcludePorts []uint16
+	// ExcludeSources are client networks that are never intercepted.
+	ExcludeSources []netip.Prefix
+	// MaxConnections bounds the connections served at a time; further ones
+	// wait in the listener's backlog. Default 10,000.
+	MaxConnections int
+	// OnTrigger is told once after each cut when TriggerRecords input records or
+	// TriggerBytes input bytes have been journaled since (0: never): the tail
+	// has become long enough for a checkpoint. Called on the loop; must not
+	// block.
+	TriggerRecords, TriggerBytes uint64
+	OnTrigger                    func()
+	// OnOrderLost is told when the order source has lost events: until the next
+	// checkpoint a replay can't be in exact order. Called on the loop; must not
+	// block.
+	OnOrderLost func()
+	// OnFault is told once when the journal fails. From then on the proxy
+	// only relays. Called on the loop; must not block.
+	OnFault func(error)
+	// Log receives what an operator should see.
+	Log *logrus.Entry
+}
+
+// Dying says what is known of the application when a leg ends.
+type Dying uint8
+
+const (
+	// Alive: the application closed the connection.
+	Alive Dying = iota
+	// ChildDying: a process other than the init is exiting or has just gone.
+	// The init may follow, as a shell follows its only child.
+	ChildDying
+	// InitDying: the container ends or is recovered; Crash or Close will come.
+	InitDying
+)
+
+func (o *Options) defaultsAndValidate() error {
+	switch {
+	case o.Journal == nil:
+		return errors.New("netproxy: no journal")
+	case o.Dying == nil:
+		return errors.New("netproxy: no Dying function")
+	case o.Name == "" || len(o.Name) > 16:
+		return fmt.Errorf("netproxy: name %q: 1 to 16 characters are needed", o.Name)
+	}
+	if o.DyingFor <= 0 {
+		o.DyingFor = 30 * time.Millisecond
+	}
+	if o.MaxConnections <= 0 {
+		o.MaxConnections = 10000
+	}
+	if o.OnFault == nil {
+		o.OnFault = func(error) {}
+	}
+	if o.OnTrigger == nil {
+		o.OnTrigger = func() {}
+	}
+	if o.OnOrderLost == nil {
+		o.OnOrderLost = func() {}
+	}
+	if o.Log == nil {
+		o.Log = logrus.NewEntry(logrus.StandardLogger())
+	}
+	return nil
+}

@@ -1,0 +1,31 @@
+// Package order tells in which order an application takes the input of its
+// connections. Journal order is not application order: what arrives first on
+// one connection may be read after what arrived later on another. A replay that
+// is to give the same replies on shared state must feed inputs in the order of
+// consumption.
+//
+// There are two sources. The tracepoint source watches the kernel: a BPF
+// program on the raw tracepoint tcp_rcv_space_adjust, which fires inside recv
+// each time data has been taken from a TCP socket, writes the socket's leg port
+// and copied_seq to a ring that Poll reads from memory, without system calls.
+// It needs Linux 5.8 with BTF, CAP_BPF and CAP_PERFMON. The serial source needs
+// nothing: the caller delivers one input at a time and waits until Consumed
+// says that it was taken.
+//
+// # Precision
+//
+// An event is written under the socket's lock, before recv returns to the
+// application, so what a single-threaded application does with the data comes
+// after it. One recv that takes several segments gives several events with
+// growing positions. MSG_PEEK gives an event that repeats the position. splice,
+// recvmmsg and io_uring are seen like recv.
+//
+// When the ring overflows, Poll says so: ErrOrderLost. Order is never lost in
+// silence.
+//
+// # Exits
+//
+// The same ring can carry the exits of the namespace's tasks (Options.OnExit).
+// The kernel announces an exit before it closes the task's files, so when a leg
+// has seen FIN or RST, a Poll reports the exit that caused it, if one did.
+package order

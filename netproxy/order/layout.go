@@ -1,0 +1,86 @@
+package order
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf/btf"
+)
+
+// layout holds byte offsets of kernel structures, from the running kernel's BTF.
+type layout struct {
+	dport, num, net uint32 // in struct sock; num follows dport at once
+	mark            uint32
+	copiedSeq       uint32 // in struct tcp_sock
+	nsInum          uint32 // in struct net
+	nsproxy         uint32 // in struct task_struct
+	nsproxyNet      uint32 // in struct nsproxy
+	pid, tgid       uint32 // in struct task_struct; tgid follows pid at once
+	exitCode        uint32
+}
+
+func readLayout() (*layout, error) {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("kernel BTF: %w", err)
+	}
+	var l layout
+	for _, f := range []struct {
+		to   *uint32
+		typ  string
+		path []string
+	}{
+		{&l.dport, "sock", []string{"__sk_common", "skc_dport"}},
+		{&l.num, "sock", []string{"__sk_common", "skc_num"}},
+		{&l.net, "sock", []string{"__sk_common", "skc_net", "net"}},
+		{&l.mark, "sock", []string{"sk_mark"}},
+		{&l.copiedSeq, "tcp_sock", []string{"copied_seq"}},
+		{&l.nsInum, "net", []string{"ns", "inum"}},
+		{&l.nsproxy, "task_struct", []string{"nsproxy"}},
+		{&l.nsproxyNet, "nsproxy", []string{"net_ns"}},
+		{&l.pid, "task_struct", []string{"pid"}},
+		{&l.tgid, "task_struct", []string{"tgid"}},
+		{&l.exitCode, "task_struct", []string{"exit_code"}},
+	} {
+		var s *btf.Struct
+		if err := spec.TypeByName(f.typ, &s); err != nil {
+			return nil, fmt.Errorf("kernel BTF: struct %s: %w", f.typ, err)
+		}
+		off, ok := offset(s, f.path)
+		if !ok {
+			return nil, fmt.Errorf("kernel BTF: struct %s has no %v", f.typ, f.path)
+		}
+		*f.to = off
+	}
+	if l.num != l.dport+2 || l.tgid != l.pid+4 || l.net > headBytes-8 || l.num > headBytes-2 {
+		return nil, fmt.Errorf("kernel BTF: unexpected layout %+v", l)
+	}
+	return &l, nil
+}
+
+// offset finds a member by its path, looking through anonymous members.
+func offset(t btf.Type, path []string) (uint32, bool) {
+	var members []btf.Member
+	switch s := btf.UnderlyingType(t).(type) {
+	case *btf.Struct:
+		members = s.Members
+	case *btf.Union:
+		members = s.Members
+	}
+	for _, m := range members {
+		rest := path
+		switch m.Name {
+		case path[0]:
+			rest = path[1:]
+		case "":
+		default:
+			continue
+		}
+		if len(rest) == 0 {
+			return m.Offset.Bytes(), true
+		}
+		if off, ok := offset(m.Type, rest); ok {
+			return m.Offset.Bytes() + off, true
+		}
+	}
+	return 0, false
+}

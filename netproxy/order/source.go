@@ -1,0 +1,114 @@
+package order
+
+import (
+	"fmt"
+	"math/bits"
+	"net/netip"
+)
+
+// Event says that the application has taken input of one connection.
+type Event struct {
+	// LegPort identifies the connection, by the port that the application sees
+	// as its peer's.
+	LegPort uint16
+	// AppPort is the application's local port.
+	AppPort uint16
+	// CopiedSeq is the sequence number of the first input byte not yet taken.
+	// A received end of the input counts as one byte.
+	CopiedSeq uint32
+}
+
+// Exit says that a task in the network namespace is exiting.
+type Exit struct {
+	// TGID is the process and PID the thread, as the initial pid namespace
+	// numbers them.
+	TGID, PID uint32
+	// Status is the wait status: signal in the low 7 bits, exit code in bits 8-15.
+	Status uint32
+}
+
+// Track identifies an application's socket and places its stream.
+type Track struct {
+	// App is the application's address, Leg the one it sees as its peer's.
+	App, Leg netip.AddrPort
+	// Origin is the sequence number of the first byte that the socket received
+	// in its life: the input base of a fresh leg, Mirror.Copied of a restored one.
+	Origin uint32
+}
+
+// Source tells in which order, and how far, the application has consumed the
+// input of its sockets. No method may run concurrently with another.
+type Source interface {
+	// Poll calls fn for every advance since the last Poll, in the order in which
+	// the application took the data, and never blocks. It may repeat a position,
+	// and it reports connections that the caller does not know. ErrOrderLost
+	// comes after all events were reported. A serial source has none.
+	Poll(fn func(Event)) error
+	// Serial reports that the source can only follow one connection at a time:
+	// the caller waits for one input to be consumed, using Consumed, before it
+	// delivers the next.
+	Serial() bool
+	// Consumed returns the application's position on one connection, as
+	// Event.CopiedSeq. What is still in flight, or in the socket's backlog, is
+	// not consumed. ErrGone if there is no such socket.
+	Consumed(t Track) (copiedSeq uint32, err error)
+	// Close releases the source.
+	Close() error
+}
+
+// Kind is a kind of source.
+type Kind string
+
+// Kinds of sources.
+const (
+	// Auto takes Tracepoint where it works and Serial elsewhere.
+	Auto       Kind = "auto"
+	Tracepoint Kind = "tracepoint"
+	Serial     Kind = "serial"
+)
+
+// Options say what to watch.
+type Options struct {
+	// Kind selects the source; empty means Auto.
+	Kind Kind
+	// NetNS is a descriptor of the container's network namespace, or
+	// netns.Current. It is used only during Open.
+	NetNS int
+	// LowPort and HighPort bound the leg ports, inclusive.
+	LowPort, HighPort uint16
+	// OwnMark under OwnMask is the mark of our own sockets, which are not watched.
+	// A zero mask means redirect's marks.
+	OwnMark, OwnMask uint32
+	// RingBytes is the size of the event ring, a power of two and a multiple of
+	// the page size; an event takes 24 bytes. 0 means 4 MiB, some 170,000 events.
+	RingBytes int
+	// OnExit, if not nil, is called by Poll for each task of the namespace that
+	// exits, in its place among the events. Only the tracepoint source has exits.
+	OnExit func(Exit)
+}
+
+const (
+	defaultRingBytes = 4 << 20
+	minRingBytes     = 4096
+)
+
+func (o *Options) defaultsAndValidate(mark, mask uint32) error {
+	if o.Kind == "" {
+		o.Kind = Auto
+	}
+	if o.RingBytes == 0 {
+		o.RingBytes = defaultRingBytes
+	}
+	if o.OwnMask == 0 {
+		o.OwnMark, o.OwnMask = mark, mask
+	}
+	switch {
+	case o.Kind != Auto && o.Kind != Tracepoint && o.Kind != Serial:
+		return fmt.Errorf("%w: kind %q: want auto, tracepoint or serial", ErrOptions, o.Kind)
+	case o.LowPort == 0 || o.LowPort > o.HighPort:
+		return fmt.Errorf("%w: leg ports %d-%d", ErrOptions, o.LowPort, o.HighPort)
+	case o.RingBytes < minRingBytes || bits.OnesCount(uint(o.RingBytes)) != 1:
+		return fmt.Errorf("%w: ring of %d bytes: want a power of two from %d", ErrOptions, o.RingBytes, minRingBytes)
+	}
+	return nil
+}

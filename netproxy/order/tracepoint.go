@@ -1,0 +1,141 @@
+package order
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/netproxy/netns"
+)
+
+// tracepoint is the source that watches the kernel.
+type tracepoint struct {
+	*serial // for Consumed
+
+	ring     *ring
+	counter  []byte  // mapping of the map with the number of lost events
+	lost     *uint64 // in counter
+	lostSeen uint64
+	onExit   func(Exit)
+	fn       func(Event) // of the running Poll
+	record   func([]byte)
+	closers  []func() error // in order of opening
+}
+
+func openTracepoint(o Options) (*tracepoint, error) {
+	t := &tracepoint{onExit: o.OnExit}
+	t.record = t.handle // bound once: a method value allocates
+	if err := t.open(o); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *tracepoint) open(o Options) (err error) {
+	if t.serial, err = openSerial(o.NetNS); err != nil {
+		return err
+	}
+	t.closers = append(t.closers, t.serial.Close)
+	l, err := readLayout()
+	if err != nil {
+		return err
+	}
+	to := target{low: o.LowPort, high: o.HighPort, ownMark: o.OwnMark & o.OwnMask, ownMask: o.OwnMask}
+	if to.inum, err = netns.Inum(o.NetNS); err != nil {
+		return err
+	}
+	if err := t.openMaps(o.RingBytes, &to); err != nil {
+		return err
+	}
+	if err := t.attach("tcp_rcv_space_adjust", takenProgram(l, &to)); err != nil {
+		return err
+	}
+	if o.OnExit != nil {
+		if err := t.attach("sched_process_exit", exitProgram(l, &to)); err != nil {
+			return err
+		}
+	}
+	return t.selfTest(o)
+}
+
+func (t *tracepoint) openMaps(size int, to *target) error {
+	events, err := ebpf.NewMap(&ebpf.MapSpec{Name: "crsc_events", Type: ebpf.RingBuf, MaxEntries: uint32(size)})
+	if err != nil {
+		return fmt.Errorf("ring: %w", err)
+	}
+	t.closers = append(t.closers, events.Close)
+	counter, err := ebpf.NewMap(&ebpf.MapSpec{
+		Name: "crsc_lost", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE,
+	})
+	if err != nil {
+		return fmt.Errorf("counter: %w", err)
+	}
+	t.closers = append(t.closers, counter.Close)
+	if t.ring, err = mapRing(events.FD(), size); err != nil {
+		return err
+	}
+	t.closers = append(t.closers, t.ring.close)
+	t.counter, err = unix.Mmap(counter.FD(), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map counter: %w", err)
+	}
+	t.closers = append(t.closers, func() error { return unix.Munmap(t.counter) })
+	t.lost = (*uint64)(unsafe.Pointer(&t.counter[0]))
+	to.ringFD, to.counterFD = events.FD(), counter.FD()
+	return nil
+}
+
+func (t *tracepoint) attach(name string, spec *ebpf.ProgramSpec) error {
+	prog, err := ebpf.NewProgram(spec)
+	if err != nil {
+		return fmt.Errorf("load program for %s: %w", name, err)
+	}
+	t.closers = append(t.closers, prog.Close)
+	at, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: prog})
+	if err != nil {
+		return fmt.Errorf("attach to %s: %w", name, err)
+	}
+	t.closers = append(t.closers, at.Close)
+	return nil
+}
+
+func (t *tracepoint) Serial() bool { return false }
+
+func (t *tracepoint) Poll(fn func(Event)) error {
+	t.fn = fn
+	t.ring.drain(t.record)
+	t.fn = nil
+	if lost := atomic.LoadUint64(t.lost); lost != t.lostSeen {
+		n := lost - t.lostSeen
+		t.lostSeen = lost
+		return fmt.Errorf("%w (%d events)", ErrOrderLost, n)
+	}
+	return nil
+}
+
+func (t *tracepoint) handle(b []byte) {
+	kind, port, appPort, status, x, y := decode(b)
+	switch {
+	case kind == recordTaken:
+		t.fn(Event{LegPort: port, AppPort: appPort, CopiedSeq: x})
+	case kind == recordExit && t.onExit != nil:
+		t.onExit(Exit{TGID: x, PID: y, Status: status})
+	}
+}
+
+// Close detaches the programs first, then releases what they write to.
+func (t *tracepoint) Close() error {
+	var errs []error
+	for i := len(t.closers) - 1; i >= 0; i-- {
+		errs = append(errs, t.closers[i]())
+	}
+	t.closers = nil
+	return errors.Join(errs...)
+}

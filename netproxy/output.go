@@ -1,0 +1,218 @@
+package netproxy
+
+import (
+	"syscall"
+
+	"github.com/cespare/xxhash/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/netproxy/replay"
+)
+
+// outputBudget bounds what one connection may send out during one round.
+const outputBudget = 256 << 10
+
+// readSize is the room that must be left in the arena for one more read.
+const readSize = 32 << 10
+
+// pumpOutput reads what the application wrote. The bytes stay in the arena
+// until the round's commit.
+func (p *Proxy) pumpOutput(c *conn) {
+	if c.gone {
+		return
+	}
+	if !c.out.empty() && c.writable[clientSide] {
+		p.sendOutput(c, nil)
+	}
+	if c.connecting || c.legFD < 0 {
+		return
+	}
+	for budget := outputBudget; budget > 0; {
+		if !c.readable[legSide] || c.eof[legSide] || c.failed[legSide] || !c.out.empty() && !p.draining {
+			return
+		}
+		if len(p.arena)-p.arenaLen < readSize {
+			break // the rest in the next round
+		}
+		n, e := recvNB(c.legFD, p.arena[p.arenaLen:])
+		switch {
+		case e == syscall.EAGAIN:
+			c.readable[legSide] = false
+			return
+		case e != 0:
+			c.failed[legSide] = true
+			p.closes = append(p.closes, c)
+			return
+		case n == 0:
+			c.eof[legSide] = true
+			p.closes = append(p.closes, c)
+			return
+		}
+		budget -= n
+		if n < len(p.arena)-p.arenaLen && !c.hup[legSide] {
+			c.readable[legSide] = false
+		}
+		data := p.arena[p.arenaLen : p.arenaLen+n]
+		p.arenaLen += n
+		p.output(c, data)
+	}
+	p.activate(c)
+}
+
+// output takes bytes that the application wrote: those that clients already
+// have are compared and swallowed, the rest is fingerprinted and queued.
+func (p *Proxy) output(c *conn, data []byte) {
+	if c.outPos < c.outRead {
+		n := min(uint64(len(data)), c.outRead-c.outPos)
+		p.compare(c, data[:n])
+		p.stats.swallowed.Add(n)
+		data = data[n:]
+	}
+	if len(data) == 0 {
+		return
+	}
+	if p.failed == nil {
+		if p.rawOutput {
+			p.opts.Journal.AppendOutputBytes(c.id, c.outPos, data)
+		} else {
+			p.opts.Journal.AppendOutput(c.id, c.outPos, uint32(len(data)), xxhash.Sum64(data))
+		}
+		p.stats.outBytes.Add(uint64(len(data)))
+	}
+	c.outPos += uint64(len(data))
+	c.outRead = c.outPos
+	if !c.ghost() {
+		p.outq = append(p.outq, outItem{c, data})
+	}
+}
+
+// compare checks replayed output against the record and moves c.outPos.
+func (p *Proxy) compare(c *conn, data []byte) {
+	for len(data) > 0 {
+		for len(c.expect) > 0 && c.expect[0].End() <= c.outPos {
+			c.expect = c.expect[1:]
+		}
+		if len(c.expect) == 0 || c.expect[0].Offset > c.outPos {
+			// Output without a fingerprint: nothing to hold it against.
+			c.outPos += uint64(len(data))
+			p.differ(c)
+			return
+		}
+		e := &c.expect[0]
+		n := min(uint64(len(data)), e.End()-c.outPos)
+		p.compareStretch(c, e, data[:n])
+		data = data[n:]
+	}
+}
+
+func (p *Proxy) compareStretch(c *conn, e *replay.Output, data []byte) {
+	at := c.outPos - e.Offset
+	c.outPos += uint64(len(data))
+	if e.Bytes != nil {
+		if string(e.Bytes[at:at+uint64(len(data))]) != string(data) {
+			p.differ(c)
+		}
+		return
+	}
+	if at == 0 {
+		c.digest.Reset()
+		c.digestOn = true
+	}
+	// A stretch that begins before the cut can't be checked: its first bytes
+	// are not written again.
+	if !c.digestOn {
+		return
+	}
+	_, _ = c.digest.Write(data)
+	if c.outPos == e.End() {
+		c.digestOn = false
+		if c.digest.Sum64() != e.Hash {
+			p.differ(c)
+		}
+	}
+}
+
+// differ counts a divergence: the connection's output is not what its client
+// was told.
+func (p *Proxy) differ(c *conn) {
+	p.stats.differing.Add(1)
+	if !c.diverged {
+		c.diverged = true
+		if p.rep != nil {
+			p.rep.diverged = append(p.rep.diverged, c.id)
+		}
+		p.closes = append(p.closes, c)
+	}
+}
+
+// flushOutput lets out what the commit of this round allows.
+func (p *Proxy) flushOutput() {
+	for i := range p.outq {
+		it := &p.outq[i]
+		if !it.c.gone {
+			p.sendOutput(it.c, it.data)
+		}
+		*it = outItem{}
+	}
+	p.outq = p.outq[:0]
+	p.arenaLen = 0
+}
+
+// sendOutput writes pending output and then data to the client; what the
+// socket does not take stays pending.
+func (p *Proxy) sendOutput(c *conn, data []byte) {
+	if c.failed[clientSide] || c.clientFD < 0 {
+		c.out.drop()
+		return
+	}
+	for !c.out.empty() {
+		n := p.sendClient(c, c.out.bytes())
+		if n == 0 {
+			break
+		}
+		c.out.advance(n)
+	}
+	if c.out.empty() && len(data) > 0 {
+		data = data[p.sendClient(c, data):]
+	}
+	if c.failed[clientSide] {
+		c.out.drop()
+		return
+	}
+	c.out.add(&p.pool, data)
+	if c.out.empty() {
+		if c.readable[legSide] {
+			p.activate(c)
+		}
+		if c.closing[legSide] {
+			p.closes = append(p.closes, c)
+		}
+	}
+}
+
+func (p *Proxy) sendClient(c *conn, data []byte) int {
+	n, e := sendNB(c.clientFD, data)
+	switch {
+	case e == syscall.EAGAIN:
+		c.writable[clientSide] = false
+		return 0
+	case e != 0:
+		c.failed[clientSide] = true
+		p.closes = append(p.closes, c)
+		return 0
+	}
+	c.outSent += uint64(n)
+	if n < len(data) {
+		c.writable[clientSide] = false
+	}
+	return n
+}
+
+// shutClient sends the application's FIN on.
+func (p *Proxy) shutClient(c *conn) {
+	if c.shut[clientSide] || c.clientFD < 0 {
+		return
+	}
+	c.shut[clientSide] = true
+	_ = unix.Shutdown(c.clientFD, unix.SHUT_WR)
+}

@@ -1,0 +1,199 @@
+package netproxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy/order"
+	"github.com/crsc-io/crsc/netproxy/redirect"
+	"github.com/crsc-io/crsc/netproxy/tcprepair"
+)
+
+// ErrClosed is returned by every method after Close.
+var ErrClosed = errors.New("netproxy: closed")
+
+// phase is what the loop does with data.
+type phase int32
+
+const (
+	live      phase = iota
+	holding         // before a dump: input stays with the clients
+	crashed         // the application is dead; clients wait
+	replaying       // the tail is being fed
+)
+
+// Proxy serves one container. Its methods may be called from any goroutine;
+// those that change the phase (Hold, Cut, Release, Crash, Rebuild, Replay) must
+// be called by one goroutine at a time.
+type Proxy struct {
+	opts  Options
+	netns int
+	rules *redirect.Redirect
+	ports *tcprepair.Ports
+	src   order.Source
+	// onEvent is the method onConsumed, bound once.
+	onEvent func(order.Event)
+	// srcReason says why the order source is not the preferred one.
+	srcReason string
+
+	epfd   int
+	wakefd int
+	listen *redirect.Listener
+
+	cmds   chan command
+	done   chan struct{}
+	closed sync.Once
+	abort  atomic.Bool // ends a replay that is under way
+	// firstSuspect is when the first leg of the present crash ended, in
+	// nanoseconds of Unix time; 0 for none.
+	firstSuspect atomic.Int64
+
+	// Below: owned by the loop.
+	phase     phase
+	slots     []*conn
+	freeSlots []int32
+	conns     map[uint32]*conn
+	byPort    map[uint16]*conn // also the last owner of a port that is free again
+	nextID    uint32
+	gen       int32
+	active    []*conn
+	spare     []*conn // the other buffer of active
+	inflight  int
+	closes    []*conn
+	suspects  []*conn
+	suspectAt time.Time
+	serial    []*conn // serial order: who waits to deliver
+	serialNow *conn   // serial order: whose input is not yet consumed
+	rawOutput bool    // journal output bytes instead of hashes
+	failed    error   // the journal's error: relay only
+	acceptDue bool
+	draining  bool // read legs whatever their clients take
+	// ghostsUntil is when connections without a client are dropped.
+	ghostsUntil time.Time
+	scratch     []byte
+	arena       []byte
+	arenaLen    int
+	outq        []outItem
+	pool        bufPool
+	events      []unix.EpollEvent
+	rep         *replayState
+	// What the journal held at the last cut, for the trigger.
+	markRecords, markBytes uint64
+	triggered              bool
+
+	stats counters
+}
+
+type outItem struct {
+	c    *conn
+	data []byte
+}
+
+// counters are written by the loop and read by anybody.
+type counters struct {
+	conns       atomic.Int64
+	accepted    atomic.Uint64
+	inBytes     atomic.Uint64
+	outBytes    atomic.Uint64
+	inRecords   atomic.Uint64
+	swallowed   atomic.Uint64
+	differing   atomic.Uint64
+	journalErrs atomic.Uint64
+}
+
+// Stats is a snapshot of the proxy's counters.
+type Stats struct {
+	Connections int64  // open now
+	Accepted    uint64 // since the start
+	InBytes     uint64 // input bytes journaled
+	OutBytes    uint64 // output bytes fingerprinted
+	InRecords   uint64 // input records journaled
+	Swallowed   uint64 // output bytes that clients already had
+	Differing   uint64 // stretches of output that came out differently in a replay
+	Order       string // tracepoint or serial
+	OrderReason string // why not the preferred source; empty when it is
+}
+
+// New puts the rules and listeners into the namespace and starts the loop.
+// When it returns, connections to the container's listening ports go through
+// the proxy.
+func New(opts Options) (_ *Proxy, err error) {
+	if err := opts.defaultsAndValidate(); err != nil {
+		return nil, err
+	}
+	p := &Proxy{
+		opts: opts, epfd: -1, wakefd: -1, netns: -1,
+		cmds: make(chan command, 16), done: make(chan struct{}),
+		conns: map[uint32]*conn{}, byPort: map[uint16]*conn{}, nextID: 1,
+		scratch: make([]byte, 64<<10), arena: make([]byte, 512<<10),
+		events: make([]unix.EpollEvent, 512),
+	}
+	p.onEvent = p.onConsumed
+	defer func() {
+		if err != nil {
+			p.release()
+		}
+	}()
+	if p.netns, err = unix.FcntlInt(uintptr(opts.NetNS), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("netproxy: duplicate the namespace's descriptor: %w", err)
+	}
+	if p.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("netproxy: epoll_create1: %w", err)
+	}
+	if p.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("netproxy: eventfd: %w", err)
+	}
+	if err = p.setup(); err != nil {
+		return nil, err
+	}
+	ready := make(chan error, 1)
+	go p.run(ready)
+	if err = <-ready; err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Stats may be called at any time.
+func (p *Proxy) Stats() Stats {
+	s := Stats{
+		Connections: p.stats.conns.Load(), Accepted: p.stats.accepted.Load(),
+		InBytes: p.stats.inBytes.Load(), OutBytes: p.stats.outBytes.Load(),
+		InRecords: p.stats.inRecords.Load(), Swallowed: p.stats.swallowed.Load(),
+		Differing: p.stats.differing.Load(), Order: "tracepoint", OrderReason: p.srcReason,
+	}
+	if p.src.Serial() {
+		s.Order = "serial"
+	}
+	return s
+}
+
+// Abort makes a Rebuild or Replay that is under way end with ErrAborted: the
+// application died again or the orchestrator wants the container gone.
+func (p *Proxy) Abort() {
+	p.abort.Store(true)
+	p.wake()
+}
+
+// Close ends all connections, removes the rules and releases everything. Where
+// the container still runs, its clients are reset.
+func (p *Proxy) Close() error {
+	p.Abort()
+	p.closed.Do(func() { close(p.cmds) })
+	p.wake()
+	<-p.done
+	return nil
+}
+
+// Intercepted lists the destinations that are steered to the proxy now.
+func (p *Proxy) Intercepted() ([]netip.AddrPort, error) { return p.rules.Intercepted() }
+
+// JournalEnd is the position behind the last record.
+func (p *Proxy) JournalEnd() journal.Position { return p.opts.Journal.End() }

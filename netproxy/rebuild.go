@@ -1,0 +1,219 @@
+package netproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/netproxy/netns"
+	"github.com/crsc-io/crsc/netproxy/redirect"
+	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/sockdiag"
+	"github.com/crsc-io/crsc/netproxy/tcprepair"
+)
+
+// replayState exists from Rebuild to the end of Replay.
+type replayState struct {
+	plan     *replay.Plan
+	conns    map[uint32]*conn
+	diverged []uint32
+	tolerate bool
+	fed      int64
+	peers    map[uint32]tcprepair.Peer
+}
+
+// Rebuild makes the legs of all connections that the checkpoint's image holds,
+// as mirror images of the application's sockets, and prepares the replay. It
+// runs after Crash and before the container is restored, so that no packet of
+// the restored application finds nobody. peers holds the application's sockets
+// by connection number.
+func (p *Proxy) Rebuild(ctx context.Context, plan *replay.Plan, peers map[uint32]tcprepair.Peer) error {
+	return p.do(ctx, "rebuild", func() error {
+		if p.phase != crashed {
+			return fmt.Errorf("%w: rebuild", ErrPhase)
+		}
+		if err := p.destroyLeftovers(); err != nil {
+			return err
+		}
+		p.rep = &replayState{plan: plan, peers: peers, conns: map[uint32]*conn{}}
+		p.nextID = max(p.nextID, plan.NextID)
+		for id, pc := range plan.Conns {
+			c, err := p.prepare(id, pc)
+			if err != nil {
+				return err
+			}
+			if pc.Image == nil {
+				continue
+			}
+			peer, ok := peers[id]
+			if !ok {
+				return fmt.Errorf("netproxy: connection %d: no socket state", id)
+			}
+			if err := p.restoreLeg(c, pc, peer); err != nil {
+				return fmt.Errorf("netproxy: leg of connection %d (%s): %w", id, c.client, err)
+			}
+		}
+		return nil
+	})
+}
+
+// destroyLeftovers removes the dead application's sockets and the TIME_WAITs of
+// old legs: their four-tuples are needed again. The client-side sockets carry
+// our mark and stay.
+func (p *Proxy) destroyLeftovers() error {
+	dests, err := p.rules.Intercepted()
+	if err != nil {
+		return fmt.Errorf("netproxy: %w", err)
+	}
+	ours := make(map[netip.AddrPort]bool, len(dests))
+	for _, d := range dests {
+		ours[d] = true
+	}
+	diag, err := sockdiag.Open(netns.Current)
+	if err != nil {
+		return fmt.Errorf("netproxy: %w", err)
+	}
+	defer diag.Close()
+	var doomed []sockdiag.Socket
+	err = diag.Dump(sockdiag.AllStates&^sockdiag.Of(sockdiag.Listen), 0, func(s *sockdiag.Socket) error {
+		if ours[s.Remote] || ours[s.Local] && !p.isClientSide(s) {
+			doomed = append(doomed, *s)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("netproxy: list the dead application's sockets: %w", err)
+	}
+	for i := range doomed {
+		if err := diag.Destroy(&doomed[i]); err != nil && !errors.Is(err, sockdiag.ErrNotFound) {
+			return fmt.Errorf("netproxy: remove %v of the dead application: %w", doomed[i].Tuple, err)
+		}
+	}
+	return nil
+}
+
+// isClientSide tells our sockets towards clients, those not yet accepted
+// included, from the application's.
+func (p *Proxy) isClientSide(s *sockdiag.Socket) bool {
+	if s.Mark&redirect.MarkMask == redirect.MarkOwn {
+		return true
+	}
+	// Half-open and TIME_WAIT sockets show no mark. The application's have a
+	// leg's port at the other end.
+	low, high := p.ports.Range()
+	return s.Remote.Port() < low || s.Remote.Port() > high
+}
+
+// prepare finds or makes the connection of a plan's entry and sets its stream
+// positions to those of the cut.
+func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
+	c := p.conns[id]
+	end := pc.Start + uint64(len(pc.Input))
+	if c == nil {
+		c = &conn{
+			id: id, client: pc.Client, dest: pc.Dest, legPort: pc.LegPort, borrowed: true,
+			clientFD: -1, legFD: -1, acceptedAt: pc.Opened, oldest: pc.Opened, inRead: end,
+		}
+		if n := len(pc.Outputs); n > 0 {
+			c.outRead = pc.Outputs[n-1].End()
+		} else if pc.Image != nil {
+			c.outRead = pc.Image.Acked
+		}
+		c.outSent = c.outRead
+		p.insert(c)
+	}
+	if c.inRead != end {
+		return nil, fmt.Errorf("%w: connection %d: %d bytes of input were read, the journal has %d", replay.ErrIncomplete, id, c.inRead, end)
+	}
+	c.inSent, c.inConsumed, c.outPos = 0, 0, 0
+	if s := pc.Image; s != nil {
+		c.inSent, c.inConsumed, c.outPos = s.Received, s.Consumed, s.Acked
+		c.inBase, c.outBase = pc.InBase, pc.OutBase
+		// Read by us, but not in the records any more: nothing to compare.
+		c.outRead = max(c.outRead, s.Acked)
+	}
+	c.consumedMark = pc.ConsumedMark()
+	c.expect, c.digestOn, c.diverged = pc.Outputs, false, false
+	c.eof[legSide], c.failed[legSide] = false, false
+	c.appClosed = pc.AppEnded
+	p.rep.conns[id] = c
+	return c, nil
+}
+
+func (p *Proxy) restoreLeg(c *conn, pc *replay.Conn, peer tcprepair.Peer) error {
+	m, err := tcprepair.MirrorOf(&peer)
+	if err != nil {
+		return err
+	}
+	fd, err := tcprepair.Restore(netns.Current, &peer, tcprepair.Options{Mark: redirect.MarkOwn, SteerMark: redirect.MarkSteer})
+	if err != nil {
+		return err
+	}
+	c.legFD, c.origin = fd, m.Snd-peer.InqLen
+	c.shut[legSide] = pc.InClosed
+	c.writable[legSide] = true
+	p.byPort[c.legPort] = c
+	if c.inSent > c.inConsumed {
+		c.inflight = true
+		p.inflight++
+	}
+	return p.watchLeg(c)
+}
+
+// dialAgain opens a connection's leg again during a replay. The recorded port
+// is preferred, since the application can see it.
+func (p *Proxy) dialAgain(c *conn) error {
+	if other := p.byPort[c.legPort]; other != nil && other != c && !other.gone && other.legFD >= 0 {
+		port, err := p.ports.Get()
+		if err != nil {
+			return err
+		}
+		c.legPort, c.borrowed = port, false
+	}
+	fd, err := tcprepair.Dial(netns.Current, p.legSpec(c))
+	if err != nil {
+		return err
+	}
+	if err := awaitConnect(fd); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	seqs, err := tcprepair.BaseSeqs(fd, 0)
+	if err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	c.legFD, c.inBase, c.outBase, c.origin = fd, seqs.In, seqs.Out, seqs.In
+	c.connecting, c.writable[legSide] = false, true
+	p.byPort[c.legPort] = c
+	return p.watchLeg(c)
+}
+
+// awaitConnect waits for the end of a handshake over loopback.
+func awaitConnect(fd int) error {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for {
+		n, err := unix.Poll(fds, int(dialTimeout.Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return unix.ETIMEDOUT
+		}
+		break
+	}
+	e, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return err
+	}
+	if e != 0 {
+		return unix.Errno(e)
+	}
+	return nil
+}

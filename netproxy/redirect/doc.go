@@ -1,0 +1,36 @@
+// Package redirect steers the inbound TCP connections of a container's network
+// namespace to listeners of ours, and the application's replies on the legs
+// back to us. It uses one nftables table, two policy routing rules and two
+// routes, all in the container's namespace; no NAT, no connection tracking, no
+// sysctl.
+//
+// # Use
+//
+//	l, err := redirect.Listen(ns, 0)
+//	r, err := redirect.Install(redirect.Options{NetNS: ns, Suffix: id, Listener: l})
+//	... accept on l.FD4 and l.FD6; getsockname is the original destination ...
+//	r.Remove()
+//	l.Close()
+//
+// Install has to happen before the application listens: connections that it
+// accepted before would lose their replies.
+//
+// # How it steers
+//
+// A SYN that arrives on any interface but lo, for an address and port at which
+// the application really listens (the kernel's own listener lookup, nft
+// "socket"), adds (address, port) to a set and goes to our listener by TPROXY.
+// All later packets to an address in the set do the same, so SYN cookies work
+// and the port stays ours while the application is dead. A port nobody listens
+// on is never touched: the client is refused by the kernel as ever.
+//
+// A leg connects to the application from the client's address. What the
+// application sends to it leaves from an address in the set; the output chain
+// gives it MarkSteer, and a routing rule delivers it locally. Our own sockets
+// carry MarkOwn and are exempt.
+//
+// # What passes untouched
+//
+// Traffic over lo, UDP, connections the application opens (unless it binds them
+// to a port it also listens on), IPv6 link-local, excluded ports and prefixes.
+package redirect

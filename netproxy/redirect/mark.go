@@ -1,0 +1,24 @@
+package redirect
+
+// Packet and socket marks. They live in the four bits of MarkMask and leave the
+// others alone. Marks end at the border of the network namespace, so they can
+// only meet those of programs inside the pod: Istio's (0x539, 0x111, 0x40),
+// CRIU's (0xC114); kube-proxy's bits (0x4000, 0x8000) are left free as well.
+const (
+	// MarkMask covers the bits that are ours.
+	MarkMask uint32 = 0x0f00_0000
+	// MarkOwn is carried by every socket of ours; their packets are never steered.
+	MarkOwn uint32 = 0x0a00_0000
+	// MarkSteer is put on packets of the application that have to come back over lo.
+	MarkSteer uint32 = 0x0500_0000
+)
+
+const (
+	// routeTable holds one route per family, "local default dev lo".
+	routeTable = 5210
+	// rulePriority lies between the local table (0) and main (32766), and before
+	// the range that VPN and mesh agents use.
+	rulePriority = 5210
+	// loopbackIndex is the interface index of lo in every network namespace.
+	loopbackIndex = 1
+)

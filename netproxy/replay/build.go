@@ -1,0 +1,215 @@
+package replay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/crsc-io/crsc/journal"
+)
+
+// RecordReader yields journal records; io.EOF ends them. *journal.Reader is one.
+type RecordReader interface {
+	Next(*journal.Record) error
+}
+
+// ErrIncomplete is returned when the journal does not hold what the cut needs:
+// input between the cut and the first record of a connection is missing.
+var ErrIncomplete = errors.New("replay: the journal does not reach back to the cut")
+
+// maxMerge bounds one Feed step. Consecutive consumption of one connection is
+// fed in one piece up to this size.
+const maxMerge = 64 << 10
+
+// Build reads the tail from r, which must begin at table.ScanFrom. sockets
+// holds what the checkpoint's image says, by connection number. With a nil
+// table the whole journal is replayed into a fresh start of the container.
+func Build(r RecordReader, table *Table, sockets map[uint32]Socket) (*Plan, error) {
+	b := &builder{plan: &Plan{Conns: map[uint32]*Conn{}}, reopen: map[uint32]bool{}}
+	if table != nil {
+		b.seed(table, sockets)
+	}
+	var rec journal.Record
+	for {
+		err := r.Next(&rec)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("replay: %w", err)
+		}
+		b.plan.Records++
+		if err := b.take(&rec); err != nil {
+			return nil, err
+		}
+	}
+	b.finish()
+	return b.plan, nil
+}
+
+type builder struct {
+	plan   *Plan
+	mark   journal.Position
+	reopen map[uint32]bool // opened before the cut, absent from the image
+	tails  []*Conn         // connections in the order of their last input
+}
+
+// seed enters the connections that the image holds, and those that were open
+// but had not been accepted when the image was made.
+func (b *builder) seed(t *Table, sockets map[uint32]Socket) {
+	b.mark = t.Mark
+	b.plan.NextID = t.NextID
+	for _, cs := range t.Conns {
+		if s, ok := sockets[cs.ID]; ok {
+			b.plan.Conns[cs.ID] = &Conn{ConnState: cs, Image: &s, Start: s.Received, consumed: s.Consumed}
+			continue
+		}
+		// The application had never touched it: it waited to be accepted.
+		if !cs.AppClosed && cs.InConsumed == 0 && cs.OutRead == 0 {
+			b.reopen[cs.ID] = true
+		}
+	}
+}
+
+func (b *builder) take(rec *journal.Record) error {
+	switch rec.Type {
+	case journal.TypeMark:
+		return nil
+	case journal.TypeOpen:
+		b.open(rec)
+		return nil
+	}
+	c := b.plan.Conns[rec.Conn]
+	if c == nil {
+		return nil // ended before the cut
+	}
+	switch rec.Type {
+	case journal.TypeInput:
+		return b.input(c, rec)
+	case journal.TypeConsumed:
+		b.consumed(c, rec.Offset)
+	case journal.TypeOutput, journal.TypeOutputBytes:
+		b.output(c, rec)
+	case journal.TypeClose:
+		b.close(c, rec)
+	}
+	return nil
+}
+
+func (b *builder) open(rec *journal.Record) {
+	o := &rec.Open
+	if b.plan.Conns[o.Conn] != nil {
+		return // in the image
+	}
+	if rec.Position < b.mark && !b.reopen[o.Conn] {
+		return
+	}
+	if o.Conn >= b.plan.NextID {
+		b.plan.NextID = o.Conn + 1
+	}
+	c := &Conn{ConnState: ConnState{
+		ID: o.Conn, Client: o.Client, Dest: o.Server,
+		LegPort: o.LegPort, Opened: rec.Position,
+	}}
+	b.plan.Conns[o.Conn] = c
+	b.plan.Steps = append(b.plan.Steps, Step{Kind: Open, Conn: c})
+}
+
+func (b *builder) input(c *Conn, rec *journal.Record) error {
+	end := rec.Offset + uint64(len(rec.Payload))
+	have := c.Start + uint64(len(c.Input))
+	if end <= have {
+		return nil // before the cut
+	}
+	if rec.Offset > have {
+		return fmt.Errorf("%w: connection %d has input up to %d, the next record begins at %d", ErrIncomplete, c.ID, have, rec.Offset)
+	}
+	c.Input = append(c.Input, rec.Payload[have-rec.Offset:]...)
+	c.gates = append(c.gates, gate{end: end, out: rec.OutPos})
+	b.tails = append(b.tails, c)
+	return nil
+}
+
+func (b *builder) consumed(c *Conn, upto uint64) {
+	if upto <= c.consumed {
+		return
+	}
+	from, g := c.consumed, c.gateFor(upto)
+	c.consumed = upto
+	defer b.shutIfDue(c)
+	if n := len(b.plan.Steps); n > 0 {
+		last := &b.plan.Steps[n-1]
+		if last.Kind == Feed && last.Conn == c && last.Gate == g && upto-last.From <= maxMerge {
+			last.Upto = upto
+			return
+		}
+	}
+	b.plan.Steps = append(b.plan.Steps, Step{Kind: Feed, Conn: c, From: from, Upto: upto, Gate: g})
+}
+
+// shutIfDue places the client's FIN right behind the consumption of the last
+// byte before it.
+func (b *builder) shutIfDue(c *Conn) {
+	if c.shutAt && c.consumed >= c.end() {
+		c.shutAt = false
+		b.plan.Steps = append(b.plan.Steps, Step{Kind: Shut, Conn: c, Upto: c.end()})
+	}
+}
+
+func (b *builder) output(c *Conn, rec *journal.Record) {
+	o := Output{Offset: rec.Offset, Length: rec.Length, Hash: rec.Hash}
+	if rec.Type == journal.TypeOutputBytes {
+		o.Length = uint32(len(rec.Payload))
+		o.Bytes = append([]byte(nil), rec.Payload...)
+	}
+	from := uint64(0)
+	if c.Image != nil {
+		from = c.Image.Acked
+	}
+	if o.End() > from {
+		c.Outputs = append(c.Outputs, o)
+	}
+}
+
+func (b *builder) close(c *Conn, rec *journal.Record) {
+	if rec.Direction == journal.Out {
+		c.AppEnded = true
+		return
+	}
+	if c.Image != nil && c.InClosed {
+		return // the FIN is in the image
+	}
+	c.Ended = true
+	if rec.Close == journal.RST {
+		b.plan.Steps = append(b.plan.Steps, Step{Kind: Reset, Conn: c})
+		c.reset = len(b.plan.Steps)
+		return
+	}
+	c.shutAt = true
+	b.shutIfDue(c)
+}
+
+// finish adds what had reached the shim but was not seen consumed.
+func (b *builder) finish() {
+	seen := map[*Conn]bool{}
+	for _, c := range b.tails {
+		if seen[c] {
+			continue
+		}
+		seen[c] = true
+		b.plan.Bytes += int64(len(c.Input))
+		if c.reset == 0 && c.end() > c.consumed {
+			b.plan.Steps = append(b.plan.Steps, Step{Kind: Tail, Conn: c, Upto: c.end(), Gate: c.gateFor(c.end())})
+		}
+	}
+	for _, c := range b.plan.Conns {
+		if c.shutAt {
+			b.plan.Steps = append(b.plan.Steps, Step{Kind: Shut, Conn: c, Upto: c.end()})
+		}
+		// The application can take input that was queued when the RST came;
+		// what it never took must not reach it.
+		if c.reset > 0 {
+			b.plan.Steps[c.reset-1].Upto = c.consumed
+		}
+	}
+}

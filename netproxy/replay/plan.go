@@ -1,0 +1,148 @@
+package replay
+
+import (
+	"net/netip"
+	"sort"
+
+	"github.com/crsc-io/crsc/journal"
+)
+
+// Table is where every connection stood at a cut, as the proxy saw it while
+// the container's tasks were frozen. It is stored with the checkpoint.
+type Table struct {
+	// Mark is the journal position of the cut: what was journaled before it was
+	// consumed before the checkpoint, but for what the connections say.
+	Mark journal.Position `json:"mark"`
+	// ScanFrom is where reading the journal must begin; at most Mark.
+	ScanFrom journal.Position `json:"scanFrom"`
+	// NextID is the first connection number not yet given out.
+	NextID uint32      `json:"nextId"`
+	Conns  []ConnState `json:"connections"`
+}
+
+// ConnState is one connection at the cut. Offsets are in bytes since the
+// connection was opened.
+type ConnState struct {
+	ID      uint32         `json:"id"`
+	Client  netip.AddrPort `json:"client"`
+	Dest    netip.AddrPort `json:"dest"`
+	LegPort uint16         `json:"legPort"`
+	// InBase and OutBase are the sequence numbers of offset 0 in the
+	// application's receive and send directions.
+	InBase  uint32 `json:"inBase"`
+	OutBase uint32 `json:"outBase"`
+	// InSent bytes of input were written to the leg, InConsumed taken by the
+	// application, OutRead bytes of output read from the leg.
+	InSent     uint64 `json:"inSent"`
+	InConsumed uint64 `json:"inConsumed"`
+	OutRead    uint64 `json:"outRead"`
+	// Opened is the position of the connection's Open record.
+	Opened journal.Position `json:"opened"`
+	// AppClosed: the application had closed its end.
+	AppClosed bool `json:"appClosed"`
+	// InClosed: the client had closed its end and the leg was shut down.
+	InClosed bool `json:"inClosed"`
+}
+
+// Socket is what the checkpoint's image says of one application socket.
+type Socket struct {
+	Received uint64 // input offset up to which the socket had received
+	Consumed uint64 // input offset up to which the application had taken it
+	Acked    uint64 // output offset up to which our kernel had acknowledged
+}
+
+// Output is a stretch of recorded output, by hash or by its bytes.
+type Output struct {
+	Offset uint64
+	Length uint32
+	Hash   uint64 // xxhash64, when Bytes is nil
+	Bytes  []byte
+}
+
+// End is the offset behind the stretch.
+func (o *Output) End() uint64 { return o.Offset + uint64(o.Length) }
+
+// Kind tells what a step does.
+type Kind uint8
+
+// The kinds of steps.
+const (
+	Open  Kind = iota // open the connection again
+	Feed              // deliver input up to Upto and wait until it is consumed
+	Tail              // deliver input up to Upto; nothing says when it is consumed
+	Shut              // the client's FIN
+	Reset             // the client's RST
+)
+
+// Step is one action of a replay.
+type Step struct {
+	Kind Kind
+	Conn *Conn
+	From uint64 // input offset at which the step begins (Feed)
+	Upto uint64 // input offset
+	Gate uint64 // output offset that must have been produced again before
+}
+
+// Conn is one connection of a plan.
+type Conn struct {
+	ConnState
+	// Image is the application's socket in the checkpoint; nil when the
+	// connection is to be opened again.
+	Image *Socket
+	// Input holds the bytes from offset Start on.
+	Input []byte
+	Start uint64
+	// Outputs are the recorded outputs from the cut on, in order.
+	Outputs []Output
+	// AppEnded: the recorded run saw the application end the connection.
+	AppEnded bool
+	// Ended: the client ended the connection in the recorded run.
+	Ended bool
+
+	consumed uint64 // highest offset with a Feed step
+	gates    []gate
+	shutAt   bool // a FIN waits for the input before it to be consumed
+	reset    int  // index of the Reset step plus one
+}
+
+type gate struct{ end, out uint64 }
+
+// ConsumedMark is the input offset up to which the journal already says that
+// the application consumed it.
+func (c *Conn) ConsumedMark() uint64 { return c.consumed }
+
+// end is the offset behind the input that is known.
+func (c *Conn) end() uint64 { return c.Start + uint64(len(c.Input)) }
+
+// Slice returns the input bytes [from, upto); both are clamped to what is held.
+func (c *Conn) Slice(from, upto uint64) []byte {
+	from, upto = max(from, c.Start), min(upto, c.end())
+	if from >= upto {
+		return nil
+	}
+	return c.Input[from-c.Start : upto-c.Start]
+}
+
+// gateFor is the output offset that must precede input up to upto.
+func (c *Conn) gateFor(upto uint64) uint64 {
+	// The first stretch that reaches upto holds its last byte; its gate is the
+	// largest, since the output position only grows.
+	i := sort.Search(len(c.gates), func(i int) bool { return c.gates[i].end >= upto })
+	if i == len(c.gates) {
+		if i == 0 {
+			return 0
+		}
+		i--
+	}
+	return c.gates[i].out
+}
+
+// Plan is a whole replay.
+type Plan struct {
+	// Conns by number. Those with Image are re-created before the restore.
+	Conns   map[uint32]*Conn
+	Steps   []Step
+	NextID  uint32
+	Records int   // journal records that were read
+	Bytes   int64 // input bytes that will be fed
+}

@@ -1,0 +1,260 @@
+package netproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/tcprepair"
+)
+
+var (
+	// ErrDiverged is returned by Replay when the restored application wrote
+	// something else than what its clients were sent.
+	ErrDiverged = errors.New("netproxy: the replay diverged")
+	// ErrStalled is returned by Replay when the application does not take its
+	// input, or does not produce the output that preceded it, for StallAfter.
+	ErrStalled = errors.New("netproxy: the replay stalled")
+)
+
+const (
+	// StallAfter bounds the wait for one step of a replay.
+	StallAfter = 15 * time.Second
+	// dialTimeout bounds the handshake of one leg over loopback.
+	dialTimeout = time.Second
+	// ghostLife is how long the leg of a client that is gone may wait for the
+	// application's close after a replay.
+	ghostLife = 10 * time.Second
+	// spinTurns is how often a wait looks at the order source before it lets
+	// the kernel run something else: about the time in which a small request
+	// is taken.
+	spinTurns = 400
+)
+
+// ReplayResult tells what a replay did.
+type ReplayResult struct {
+	Steps     int
+	Bytes     int64  // input bytes that were fed
+	Swallowed uint64 // output bytes that clients already had
+	Differing uint64 // stretches that came out differently
+	Reset     int    // connections that could not go on
+	Took      time.Duration
+}
+
+// Replay feeds the tail to the restored application and lets the connections
+// go on. With tolerate, connections whose output differs are reset and the rest
+// goes on; without, ErrDiverged is returned at once and the caller must bring
+// the container down, call Crash and begin again.
+func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error) {
+	var res ReplayResult
+	err := p.do(ctx, "replay", func() error {
+		if p.phase != crashed || p.rep == nil {
+			return fmt.Errorf("%w: replay", ErrPhase)
+		}
+		start, before := time.Now(), p.Stats()
+		p.phase, p.rep.tolerate = replaying, tolerate
+		for id, peer := range p.rep.peers {
+			if c := p.rep.conns[id]; c != nil && c.legFD >= 0 {
+				if err := tcprepair.Activate(c.legFD, &peer); err != nil {
+					return fmt.Errorf("netproxy: connection %d: %w", id, err)
+				}
+			}
+		}
+		steps := p.rep.plan.Steps
+		for i := range steps {
+			if err := p.step(&steps[i]); err != nil {
+				return fmt.Errorf("step %d of %d: %w", i+1, len(steps), err)
+			}
+		}
+		res.Steps, res.Bytes = len(steps), p.rep.fed
+		res.Reset = p.goLive()
+		after := p.Stats()
+		res.Swallowed, res.Differing = after.Swallowed-before.Swallowed, after.Differing-before.Differing
+		res.Took = time.Since(start)
+		return nil
+	})
+	return res, err
+}
+
+// step carries out one step of the plan.
+func (p *Proxy) step(s *replay.Step) error {
+	c := p.rep.conns[s.Conn.ID]
+	if s.Kind == replay.Open {
+		return p.reopen(c)
+	}
+	if c.legFD < 0 || c.failed[legSide] {
+		return p.checkReplay()
+	}
+	if c.outPos < s.Gate {
+		if err := p.await(c, 0, s.Gate); err != nil {
+			return fmt.Errorf("output of connection %d up to %d: %w", c.id, s.Gate, err)
+		}
+	}
+	if err := p.feed(c, s); err != nil {
+		return err
+	}
+	switch s.Kind {
+	case replay.Feed:
+		if err := p.await(c, s.Upto, 0); err != nil {
+			return fmt.Errorf("input of connection %d up to %d: %w", c.id, s.Upto, err)
+		}
+	case replay.Tail:
+		if p.src.Serial() && c.in.empty() {
+			// The serial source follows one delivery at a time.
+			return p.await(c, s.Upto, 0)
+		}
+	case replay.Shut:
+		p.shutLeg(c)
+	case replay.Reset:
+		closeReset(c.legFD)
+		c.legFD = -1
+	}
+	return p.checkReplay()
+}
+
+// feed delivers input up to the step's end, or, in the tail, what the socket
+// takes: the rest goes on like live input.
+func (p *Proxy) feed(c *conn, s *replay.Step) error {
+	deadline := time.Now().Add(StallAfter)
+	for c.inSent < s.Upto && !c.failed[legSide] {
+		data := s.Conn.Slice(c.inSent, s.Upto)
+		if len(data) == 0 {
+			return fmt.Errorf("%w: connection %d at %d", replay.ErrIncomplete, c.id, c.inSent)
+		}
+		n := p.deliver(c, data)
+		p.rep.fed += int64(n)
+		if n == len(data) {
+			return nil
+		}
+		if s.Kind == replay.Tail {
+			c.in.add(&p.pool, data[n:])
+			return nil
+		}
+		if err := p.turn(100); err != nil {
+			return err
+		}
+		if err := p.checkReplay(); err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: connection %d does not take input", ErrStalled, c.id)
+		}
+	}
+	return nil
+}
+
+// reopen opens a connection again that was opened after the cut.
+func (p *Proxy) reopen(c *conn) error {
+	deadline := time.Now().Add(StallAfter)
+	for {
+		err := p.dialAgain(c)
+		if err == nil {
+			return p.checkReplay()
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			return fmt.Errorf("open connection %d (%s to %s) again: %w", c.id, c.client, c.dest, err)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: nobody listens on %s", ErrStalled, c.dest)
+		}
+		if err := p.turn(2000); err != nil {
+			return err
+		}
+		if err := p.checkReplay(); err != nil {
+			return err
+		}
+	}
+}
+
+// await waits until the connection's input is consumed up to one offset and its
+// output has come up to another.
+func (p *Proxy) await(c *conn, consumed, out uint64) error {
+	var deadline time.Time
+	for i := 0; ; i++ {
+		if err := p.pollOrder(); err != nil {
+			return err
+		}
+		if c.inConsumed >= consumed && c.outPos >= out || c.failed[legSide] {
+			return nil
+		}
+		var wait int64
+		switch {
+		case out > 0 || i%32 == 31:
+			// Output has to be read, or the application may block on it.
+		case i < spinTurns:
+			continue
+		}
+		if i >= spinTurns {
+			wait = 50
+			if deadline.IsZero() {
+				deadline = time.Now().Add(StallAfter)
+			} else if time.Now().After(deadline) {
+				return ErrStalled
+			}
+		}
+		if err := p.turn(wait); err != nil {
+			return err
+		}
+		if err := p.checkReplay(); err != nil {
+			return err
+		}
+	}
+}
+
+// checkReplay ends a replay that has lost its sense.
+func (p *Proxy) checkReplay() error {
+	switch {
+	case p.abort.Load():
+		return ErrAborted
+	case p.failed != nil:
+		return p.failed
+	case len(p.rep.diverged) > 0 && !p.rep.tolerate:
+		return fmt.Errorf("%w: connections %v", ErrDiverged, p.rep.diverged)
+	}
+	return nil
+}
+
+// goLive ends the replay; it returns the number of connections that can't go
+// on and are reset.
+func (p *Proxy) goLive() int {
+	lost := 0
+	rep := p.rep
+	p.rep, p.phase, p.triggered = nil, live, false
+	p.firstSuspect.Store(0)
+	p.ghostsUntil = time.Now().Add(ghostLife)
+	p.opts.Journal.AppendMark(journal.RecoveryComplete, 0)
+	for _, c := range p.slots {
+		if c == nil {
+			continue
+		}
+		if rep.conns[c.id] == nil && !c.closing[legSide] || c.diverged {
+			lost++
+			p.opts.Log.WithFields(connFields(c)).Error("netproxy: connection can't go on after the recovery; reset")
+			p.appendClose(c, journal.In, true, c.inRead)
+			p.destroy(c, true)
+			continue
+		}
+		if c.ghost() && c.legFD < 0 {
+			p.destroy(c, true)
+			continue
+		}
+		p.closes = append(p.closes, c)
+		p.activate(c)
+	}
+	p.acceptDue = true
+	return lost
+}
+
+// expireGhosts resets legs without clients whose application does not close.
+func (p *Proxy) expireGhosts() {
+	if p.ghostsUntil.IsZero() || p.phase != live || time.Now().Before(p.ghostsUntil) {
+		return
+	}
+	p.ghostsUntil = time.Time{}
+	p.dropGhosts()
+}

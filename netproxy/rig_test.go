@@ -1,0 +1,172 @@
+package netproxy
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy/internal/nstest"
+	"github.com/crsc-io/crsc/netproxy/netns"
+	"github.com/crsc-io/crsc/netproxy/order"
+	"github.com/crsc-io/crsc/netproxy/replay"
+)
+
+// rig is a proxied Redis in a namespace of its own. Without CRIU, a recovery
+// is a fresh start and the whole journal.
+type rig struct {
+	t           *testing.T
+	app, client int
+	journal     *journal.Journal
+	proxy       *Proxy
+	redis       *exec.Cmd
+	dead        atomic.Uint32
+	dir         string
+	death       Dying // what kill makes known
+}
+
+func newRig(t *testing.T, kind order.Kind) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: t.TempDir(), death: InitDying}
+	r.app, r.client = nstest.Pair(t)
+	var err error
+	r.journal, err = journal.Open(journal.Options{Dir: filepath.Join(r.dir, "journal")})
+	require.NoError(t, err)
+	log := logrus.New()
+	log.SetOutput(testWriter{t})
+	r.proxy, err = New(Options{
+		NetNS: r.app, Name: "test", Journal: r.journal, Order: kind,
+		Dying: r.dying, Log: logrus.NewEntry(log),
+		OnFault: func(err error) { t.Errorf("journal fault: %v", err) },
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		r.kill()
+		require.NoError(t, r.proxy.Close())
+		require.NoError(t, r.journal.Close())
+	})
+	return r
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Helper()
+	w.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func (r *rig) dying() Dying { return Dying(r.dead.Load()) }
+
+// start runs redis-server in the application's namespace.
+func (r *rig) start() {
+	r.t.Helper()
+	path, err := exec.LookPath("redis-server")
+	require.NoError(r.t, err, "redis-server is missing; run testing/env/install")
+	r.redis = exec.Command(path, "--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", "*", "-::*", "--dir", r.dir)
+	require.NoError(r.t, netns.Do(r.app, r.redis.Start))
+	r.dead.Store(uint32(Alive))
+}
+
+// kill ends the application with SIGKILL, as a crash.
+func (r *rig) kill() {
+	if r.redis == nil {
+		return
+	}
+	r.dead.Store(uint32(r.death))
+	_ = r.redis.Process.Signal(syscall.SIGKILL)
+	_ = r.redis.Wait()
+	r.redis = nil
+}
+
+// recover starts the application afresh and replays everything.
+func (r *rig) recover() ReplayResult {
+	r.t.Helper()
+	ctx := context.Background()
+	require.NoError(r.t, r.proxy.Crash(ctx))
+	reader, err := r.journal.NewReader(r.journal.Start())
+	require.NoError(r.t, err)
+	plan, err := replay.Build(reader, nil, nil)
+	require.NoError(r.t, err)
+	require.NoError(r.t, reader.Close())
+	require.NoError(r.t, r.proxy.Rebuild(ctx, plan, nil))
+	r.start()
+	res, err := r.proxy.Replay(ctx, false)
+	require.NoError(r.t, err)
+	return res
+}
+
+// dial connects from the client's namespace.
+func (r *rig) dial(addr netip.Addr, port uint16) (net.Conn, error) {
+	var c net.Conn
+	err := netns.Do(r.client, func() error {
+		var err error
+		d := net.Dialer{Timeout: 5 * time.Second}
+		c, err = d.Dial("tcp", netip.AddrPortFrom(addr, port).String())
+		return err
+	})
+	return c, err
+}
+
+// mustDial waits until the application listens.
+func (r *rig) mustDial(addr netip.Addr) *redisConn {
+	r.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		c, err := r.dial(addr, 6379)
+		if err == nil {
+			r.t.Cleanup(func() { c.Close() })
+			return &redisConn{c: c, r: bufio.NewReader(c)}
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("connect to %s: %v", addr, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// redisConn speaks inline commands and reads integer replies.
+type redisConn struct {
+	c net.Conn
+	r *bufio.Reader
+}
+
+func (c *redisConn) incr(key string) (int64, error) {
+	if _, err := fmt.Fprintf(c.c, "INCR %s\r\n", key); err != nil {
+		return 0, err
+	}
+	return c.reply()
+}
+
+func (c *redisConn) reply() (int64, error) {
+	_ = c.c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	line, err := c.r.ReadString('\n')
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(strings.TrimPrefix(line, ":")), 10, 64)
+}
+
+func TestMain(m *testing.M) {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "netproxy: the tests need root")
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func newRedisConn(c net.Conn) *redisConn { return &redisConn{c: c, r: bufio.NewReader(c)} }

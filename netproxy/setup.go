@@ -1,0 +1,118 @@
+package netproxy
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/netproxy/netns"
+	"github.com/crsc-io/crsc/netproxy/order"
+	"github.com/crsc-io/crsc/netproxy/redirect"
+	"github.com/crsc-io/crsc/netproxy/tcprepair"
+)
+
+// setup puts into the namespace what the loop needs. What was made before an
+// error is undone by release.
+func (p *Proxy) setup() error {
+	var err error
+	if p.ports, err = legPorts(p.netns); err != nil {
+		return fmt.Errorf("netproxy: ports for legs: %w", err)
+	}
+	low, high := p.ports.Range()
+	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high}); err != nil {
+		return fmt.Errorf("netproxy: order of consumption: %w", err)
+	}
+	if p.listen, err = redirect.Listen(p.netns, 0); err != nil {
+		return fmt.Errorf("netproxy: %w", err)
+	}
+	p.rules, err = redirect.Install(redirect.Options{
+		NetNS: p.netns, Suffix: p.opts.Name, Listener: p.listen,
+		ExcludePorts: p.opts.ExcludePorts, ExcludePrefixes: p.opts.ExcludeSources,
+	})
+	if err != nil {
+		return fmt.Errorf("netproxy: %w", err)
+	}
+	return nil
+}
+
+// listeners are the descriptors to accept from.
+func (p *Proxy) listeners() []int {
+	var fds []int
+	if p.listen == nil {
+		return nil
+	}
+	for _, fd := range []int{p.listen.FD4, p.listen.FD6} {
+		if fd >= 0 {
+			fds = append(fds, fd)
+		}
+	}
+	return fds
+}
+
+// legPorts makes the allocator; the namespace's ephemeral ports belong to the
+// application.
+func legPorts(ns int) (*tcprepair.Ports, error) {
+	var low, high uint16
+	err := netns.Do(ns, func() error {
+		// The file shows the values of the reader's namespace.
+		b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Sscan(string(b), &low, &high)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return tcprepair.NewPorts(tcprepair.PortOptions{EphemeralLow: low, EphemeralHigh: high})
+}
+
+// lastWords passes on what an application that has ended had still written. The
+// sockets towards clients are then closed as the kernel would have closed the
+// application's: with a FIN, or with a RST where input was not read.
+func (p *Proxy) lastWords() {
+	if p.phase == replaying || p.phase == crashed {
+		return
+	}
+	p.phase = crashed
+	if err := p.drainLegs(); err != nil {
+		p.opts.Log.WithError(err).Warn("netproxy: last output")
+	}
+	for _, c := range p.slots {
+		if c != nil && c.legFD >= 0 {
+			closeReset(c.legFD)
+			c.legFD = -1
+		}
+	}
+}
+
+// release undoes setup and closes all connections. The loop does not run.
+func (p *Proxy) release() {
+	if p.rules != nil {
+		if err := p.rules.Remove(); err != nil {
+			p.opts.Log.WithError(err).Warn("netproxy: rules not removed")
+		}
+	}
+	for _, c := range p.slots {
+		if c != nil {
+			p.closeSockets(c, false)
+		}
+	}
+	if p.listen != nil {
+		if err := p.listen.Close(); err != nil {
+			p.opts.Log.WithError(err).Warn("netproxy: close listeners")
+		}
+	}
+	if p.src != nil {
+		if err := p.src.Close(); err != nil {
+			p.opts.Log.WithError(err).Warn("netproxy: close order source")
+		}
+	}
+	for _, fd := range []int{p.epfd, p.wakefd, p.netns} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}

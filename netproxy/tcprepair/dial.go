@@ -1,0 +1,68 @@
+package tcprepair
+
+import (
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/netproxy/netns"
+)
+
+// Spec describes a leg.
+type Spec struct {
+	// Client is the client's address with the leg's port.
+	Client netip.AddrPort
+	// App is the address that the client asked for.
+	App netip.AddrPort
+	// Mark is the leg's SO_MARK, which exempts it from redirection.
+	Mark uint32
+}
+
+// Dial opens a fresh leg in network namespace ns (netns.Current: the calling
+// thread's) and starts to connect it: it is writable when the connection stands
+// or has failed (SO_ERROR). EADDRINUSE means that the port's four-tuple is
+// taken; try another port. ECONNREFUSED may be returned at once. The caller
+// closes fd.
+func Dial(ns int, s Spec) (fd int, err error) {
+	fd, err = open(ns, s)
+	if err != nil {
+		return -1, fmt.Errorf("open leg %v-%v: %w", s.Client, s.App, err)
+	}
+	err = unix.Bind(fd, sockaddr(s.Client))
+	if err == nil {
+		err = unix.Connect(fd, sockaddr(s.App))
+	}
+	switch err {
+	case nil, unix.EINPROGRESS:
+		return fd, nil
+	case unix.EADDRNOTAVAIL: // connect's word for a four-tuple that is taken
+		err = unix.EADDRINUSE
+	}
+	unix.Close(fd)
+	return -1, fmt.Errorf("connect leg %v-%v: %w", s.Client, s.App, err)
+}
+
+// open makes the socket with the options of every leg.
+func open(ns int, s Spec) (fd int, err error) {
+	n := networkOf(s.App.Addr())
+	err = netns.Do(ns, func() (err error) {
+		fd, err = unix.Socket(n.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	for _, o := range [][3]int{
+		{n.level, n.transparent, 1},
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
+		{unix.SOL_SOCKET, unix.SO_MARK, int(s.Mark)},
+		{unix.SOL_TCP, unix.TCP_NODELAY, 1},
+	} {
+		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("setsockopt %d/%d: %w", o[0], o[1], err)
+		}
+	}
+	return fd, nil
+}

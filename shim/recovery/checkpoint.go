@@ -1,0 +1,149 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/crsc-io/crsc/criu"
+	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/shim/lifecycle"
+)
+
+// holdLimit is how long input is held back for the application to consume what
+// it was given. Single requests take microseconds; an application that is busy
+// for longer is checkpointed in the middle.
+const holdLimit = 20 * time.Millisecond
+
+// keepCheckpoints is how many complete checkpoints stay: the last, and the one
+// before for the case that the last does not restore.
+const keepCheckpoints = 2
+
+// checkpoint makes one checkpoint. The container runs on, whatever happens.
+//
+// Errors: ErrBusy when this is not the moment; anything else is a failure.
+func (g *guard) checkpoint(ctx context.Context, cause string) error {
+	ctx, done, err := g.beginCheckpoint(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	start := time.Now()
+	cp, err := g.store.stage(g.seq + 1)
+	if err != nil {
+		return err
+	}
+	g.seq++
+	info := CheckpointInfo{Sequence: cp.seq, Cause: cause, Time: start}
+	if err := g.dump(ctx, cp, &info); err != nil {
+		cp.mark.Release()
+		return errors.Join(err, g.store.discard(cp))
+	}
+	if err := g.finish(ctx, cp, &info); err != nil {
+		cp.mark.Release()
+		return errors.Join(err, g.store.discard(cp))
+	}
+	info.TotalMS = ms(time.Since(start))
+	g.noteCheckpoint(&info)
+	return nil
+}
+
+// beginCheckpoint takes the turn of the container; done gives it back.
+func (g *guard) beginCheckpoint(ctx context.Context) (context.Context, func(), error) {
+	g.mu.Lock()
+	ready := g.ready && !g.recovering && !g.paused && !g.stopping()
+	g.mu.Unlock()
+	if !ready {
+		return nil, nil, ErrBusy
+	}
+	release, err := g.c.Exclusive(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.recovering || g.paused || g.c.Phase() != lifecycle.PhaseRunning {
+		cancel(nil)
+		release()
+		return nil, nil, ErrBusy
+	}
+	g.dumping = make(chan struct{})
+	g.cancelDump = cancel
+	over := g.dumping
+	return ctx, func() {
+		cancel(nil)
+		release()
+		g.mu.Lock()
+		g.cancelDump = nil
+		g.mu.Unlock()
+		close(over)
+	}, nil
+}
+
+// dump writes the images, the trees and the table of connections.
+func (g *guard) dump(ctx context.Context, cp *checkpoint, info *CheckpointInfo) error {
+	prev := ""
+	if last := g.store.last(); last != nil {
+		prev = last.dir
+	} else {
+		prev = g.genesis()
+	}
+	stats, err := criu.Dump(ctx, criu.DumpOptions{
+		Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Pins: g.pins, Images: cp.images(),
+		Start: startUnderReaper,
+		OnPreDump: func() error {
+			res, err := g.proxy.Hold(ctx, holdLimit)
+			info.HeldMS, info.Quiet = ms(res.Took), res.Quiet
+			return err
+		},
+		OnPostDump: func() error {
+			t, err := g.proxy.Cut(ctx, cp.seq)
+			if err != nil {
+				return err
+			}
+			cp.cut = Cut{Version: cutVersion, Table: t}
+			cp.mark = g.c.MarkStdio()
+			if err := g.files.capture(ctx, cp.dir, prev); err != nil {
+				return err
+			}
+			// From here on input is behind the cut: it may flow while CRIU lets
+			// the tasks go.
+			return g.proxy.Release(ctx)
+		},
+	})
+	info.FrozenMS, info.Pages = ms(stats.Stall()), stats.Pages
+	// Does nothing unless the dump failed between the hooks.
+	if rerr := g.proxy.Release(context.WithoutCancel(ctx)); rerr != nil {
+		err = errors.Join(err, rerr)
+	}
+	return err
+}
+
+// finish reads the images, commits the checkpoint and frees what only older
+// ones needed. The container runs.
+func (g *guard) finish(ctx context.Context, cp *checkpoint, info *CheckpointInfo) error {
+	sockets, err := criu.TCPSockets(cp.images())
+	if err != nil {
+		return fmt.Errorf("read the images: %w", err)
+	}
+	cp.cut.Sockets = match(cp.cut.Table, sockets)
+	info.Connections = len(cp.cut.Sockets)
+	if err := g.store.commit(cp); err != nil {
+		return err
+	}
+	if err := g.proxy.Mark(ctx, journal.CheckpointComplete, cp.seq); err != nil {
+		return err
+	}
+	// The checkpoint counts; what can't be tidied up now is tried again after
+	// the next one.
+	from, err := g.store.prune(keepCheckpoints)
+	if err == nil && len(g.store.list) == keepCheckpoints {
+		err = g.journal.TrimBefore(from)
+	}
+	if err != nil {
+		g.log.WithError(err).Warn("old checkpoints or journal segments were not removed")
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os/exec"
+
+	"github.com/crsc-io/crsc/criu"
+	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/tcprepair"
+	"github.com/crsc-io/crsc/shim/lifecycle"
+)
+
+// match finds the application's socket of each connection of the table.
+func match(t *replay.Table, sockets []criu.TCPSocket) map[uint32]criu.TCPSocket {
+	type tuple struct{ local, remote netip.AddrPort }
+	byTuple := make(map[tuple]criu.TCPSocket, len(sockets))
+	for _, s := range sockets {
+		byTuple[tuple{plain(s.Local), plain(s.Remote)}] = s
+	}
+	out := make(map[uint32]criu.TCPSocket, len(t.Conns))
+	for _, c := range t.Conns {
+		if s, ok := byTuple[tuple{c.Dest, netip.AddrPortFrom(c.Client.Addr(), c.LegPort)}]; ok {
+			out[c.ID] = s
+		}
+	}
+	return out
+}
+
+func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// positions converts the sequence numbers of the images to stream offsets.
+func (c *Cut) positions() (map[uint32]replay.Socket, map[uint32]tcprepair.Peer, error) {
+	offsets := make(map[uint32]replay.Socket, len(c.Sockets))
+	peers := make(map[uint32]tcprepair.Peer, len(c.Sockets))
+	for i := range c.Table.Conns {
+		cs := &c.Table.Conns[i]
+		s, ok := c.Sockets[cs.ID]
+		if !ok {
+			continue
+		}
+		peer := tcprepair.Peer(s)
+		m, err := tcprepair.MirrorOf(&peer)
+		if err != nil {
+			return nil, nil, fmt.Errorf("connection %d: %w", cs.ID, err)
+		}
+		received := near(cs.InSent, cs.InBase, m.Snd)
+		offsets[cs.ID] = replay.Socket{
+			Received: received,
+			Consumed: received - min(received, uint64(s.InqLen)),
+			Acked:    near(cs.OutRead, cs.OutBase, m.Rcv),
+		}
+		peers[cs.ID] = peer
+	}
+	return offsets, peers, nil
+}
+
+// near returns the stream offset of sequence number seq that is nearest to
+// ref; base is the sequence number of offset 0.
+func near(ref uint64, base, seq uint32) uint64 {
+	delta := int64(int32(seq - (base + uint32(ref))))
+	if delta < 0 && uint64(-delta) > ref {
+		return 0
+	}
+	return uint64(int64(ref) + delta)
+}
+
+// startUnderReaper runs CRIU as a child that containerd's reaper waits for.
+func startUnderReaper(cmd *exec.Cmd) (func() (int, error), error) {
+	child, err := lifecycle.StartCommand(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return func() (int, error) { return child.Wait(context.Background()) }, nil
+}

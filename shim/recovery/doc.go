@@ -1,0 +1,32 @@
+// Package recovery protects a container: it checkpoints it, and when its init
+// crashes it restores it in place, so that clients notice a pause and nothing
+// else. It implements lifecycle.Guard and owns, for one container, the proxy,
+// the journal and the checkpoints.
+//
+// # Identity and state
+//
+// Everything lives in <state_dir>/<namespace>/<container id>, 0700:
+//
+//	status.json           what an operator may know, replaced atomically
+//	journal/              the journal's segments
+//	checkpoints/<n>/      complete checkpoints; .tmp-<n> are incomplete ones
+//	  images/             CRIU's images
+//	  layer/, scratch-<i> the writable layer and the container's tmpfs mounts
+//	  cut.json            where each connection stood
+//	genesis/              writable layer and tmpfs before the first instruction
+//	pins/                 the namespaces and mounts that must outlive the init
+//
+// # Sequences
+//
+// A checkpoint: hold the proxy until nothing is in flight, freeze, write down
+// the cut, capture layer and tmpfs, thaw; then, with the container running
+// again, read the images (which also validates them), commit by rename, trim
+// the journal.
+//
+// A recovery: drain the dead application's sockets, build the plan from the cut
+// and the journal's tail, roll back layer and tmpfs, re-create the legs, restore,
+// feed the tail, go live. When a step fails the next rung of the ladder is
+// tried: the previous checkpoint, the start of the container with the whole
+// journal, tolerance for connections that came out differently, and at last the
+// exit is reported as it was.
+package recovery

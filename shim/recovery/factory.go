@@ -1,0 +1,94 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/sirupsen/logrus"
+
+	"github.com/crsc-io/crsc/config"
+	"github.com/crsc-io/crsc/netproxy/order"
+	"github.com/crsc-io/crsc/shim/lifecycle"
+)
+
+// prefix of the annotations that are ours.
+const prefix = "crsc.io/"
+
+// containerType is the CRI's annotation that tells pause containers.
+const containerType = "io.kubernetes.cri.container-type"
+
+// NewGuard is a lifecycle.GuardFactory. Containers without our annotations, and
+// pause containers, get no guard.
+//
+// Errors: malformed annotations, as errdefs.ErrInvalidArgument.
+func NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error) {
+	ours := map[string]string{}
+	for k, v := range c.Annotations() {
+		if strings.HasPrefix(k, prefix) {
+			ours[k] = v
+		}
+	}
+	if len(ours) == 0 || c.Annotations()[containerType] == "sandbox" {
+		return nil, nil
+	}
+	node, err := config.Load("")
+	if err != nil {
+		// The administrator's mistake, not the user's: the container runs.
+		logrus.WithError(err).WithField("id", c.ID()).Error("unprotected: the node's configuration can't be read")
+		return nil, nil
+	}
+	cfg, err := node.Container(ours)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	if !cfg.Enabled {
+		return nil, nil
+	}
+	dir, err := stateDir(cfg.StateDir, c.Namespace(), c.ID())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	g := &guard{
+		cfg: cfg, c: c, dir: dir,
+		log:     logrus.WithFields(logrus.Fields{"id": c.ID(), "namespace": c.Namespace()}),
+		trigger: make(chan struct{}, 1), unreplayable: make(chan struct{}, 1),
+		exits:  make(chan lifecycle.Exit, 16),
+		budget: budget{limit: cfg.Budget},
+		status: Status{ID: c.ID(), Namespace: c.Namespace(), Phase: "created", ShimPid: os.Getpid()},
+	}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	return g, nil
+}
+
+// tableName derives the name of the nft table from the container's identity;
+// several containers may share a network namespace.
+func tableName(namespace, id string) string {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(namespace + "/" + id))
+	return fmt.Sprintf("%012x", h.Sum64()&(1<<48-1))
+}
+
+func orderKind(o config.Order) order.Kind {
+	switch o {
+	case config.OrderTracepoint:
+		return order.Tracepoint
+	case config.OrderSerial:
+		return order.Serial
+	}
+	return order.Auto
+}
+
+// excluded lists the single ports of the ranges.
+func excluded(ranges []config.PortRange) []uint16 {
+	var out []uint16
+	for _, r := range ranges {
+		for p := int(r.First); p <= int(r.Last); p++ {
+			out = append(out, uint16(p))
+		}
+	}
+	return out
+}

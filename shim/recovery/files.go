@@ -1,0 +1,109 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/containerd/containerd/v2/core/mount"
+
+	"github.com/crsc-io/crsc/criu"
+	"github.com/crsc-io/crsc/layer"
+)
+
+// tree is one directory tree that goes back with the memory.
+type tree struct {
+	name string // directory below a checkpoint
+	dir  string // where it is on the host
+}
+
+// files are the trees of a container: its writable layer and its tmpfs mounts.
+type files struct {
+	rootfs string
+	mounts []mount.Mount
+	trees  []tree
+	upper  bool // trees[0] is the upper directory of the mounted overlay
+	limits layer.Limits
+}
+
+func newFiles(rootfs string, mounts []mount.Mount, upper string, scratch []criu.PinnedMount) *files {
+	f := &files{rootfs: rootfs, mounts: mounts, upper: upper != ""}
+	if upper != "" {
+		f.trees = append(f.trees, tree{"layer", upper})
+	}
+	for i, m := range scratch {
+		f.trees = append(f.trees, tree{"scratch-" + strconv.Itoa(i), m.Host})
+	}
+	return f
+}
+
+// capture copies all trees below dst; prev is the checkpoint before, or empty.
+// The container is frozen.
+func (f *files) capture(ctx context.Context, dst, prev string) error {
+	for _, t := range f.trees {
+		before := ""
+		if prev != "" {
+			before = filepath.Join(prev, t.name)
+		}
+		if _, err := layer.Capture(ctx, t.dir, filepath.Join(dst, t.name), before, f.limits); err != nil {
+			return fmt.Errorf("capture %s: %w", t.dir, err)
+		}
+	}
+	return nil
+}
+
+// rollback puts all trees back to what they were at the checkpoint in src. The
+// container is dead. The overlay is taken away while its upper directory
+// changes under it: the kernel leaves the result undefined otherwise.
+func (f *files) rollback(ctx context.Context, src string) error {
+	for i, t := range f.trees {
+		snap := filepath.Join(src, t.name)
+		same, err := layer.Same(snap, t.dir)
+		if err != nil {
+			return fmt.Errorf("roll back %s: %w", t.dir, err)
+		}
+		if same {
+			continue
+		}
+		back := func() error {
+			_, err := layer.Rollback(ctx, snap, t.dir)
+			return err
+		}
+		if i == 0 && f.upper {
+			err = f.unmounted(back)
+		} else {
+			err = back()
+		}
+		if err != nil {
+			return fmt.Errorf("roll back %s: %w", t.dir, err)
+		}
+	}
+	return nil
+}
+
+// unmounted runs fn with the root file system unmounted.
+func (f *files) unmounted(fn func() error) error {
+	if err := mount.UnmountAll(f.rootfs, 0); err != nil {
+		// Something still holds it, for instance an exec's open file.
+		if err = mount.UnmountAll(f.rootfs, detach); err != nil {
+			return fmt.Errorf("unmount %s: %w", f.rootfs, err)
+		}
+	}
+	err := fn()
+	// Whatever happened, the bundle gets its root file system back.
+	if merr := mount.All(f.mounts, f.rootfs); merr != nil {
+		return errors.Join(err, fmt.Errorf("mount %s: %w", f.rootfs, merr))
+	}
+	return err
+}
+
+// detach is MNT_DETACH of umount2(2).
+const detach = 2
+
+func isEmptyDir(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && len(entries) == 0
+}

@@ -1,0 +1,391 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/config"
+	"github.com/crsc-io/crsc/criu"
+	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy"
+	"github.com/crsc-io/crsc/shim/lifecycle"
+)
+
+// guard protects one container.
+type guard struct {
+	cfg *config.Config
+	c   *lifecycle.Container
+	log *logrus.Entry
+	dir string // state directory
+
+	// Set by Prepare and Created, constant afterwards.
+	criuPath string
+	upper    string
+	pins     *criu.Pins
+	files    *files
+	journal  *journal.Journal
+	proxy    *netproxy.Proxy
+	store    *store
+	netns    *os.File
+	procs    *processes
+
+	// ctx lives as long as the guard; wg are its goroutines.
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	// trigger wakes the scheduler: the journal has grown.
+	trigger chan struct{}
+	// unreplayable wakes the scheduler: input came that no journal has.
+	unreplayable chan struct{}
+
+	// Owned by whoever holds the container's turn (checkpoint) or runs the
+	// recovery; never both.
+	seq       uint64
+	budget    budget
+	fromStart bool // the journal reaches back to the start
+
+	mu         sync.Mutex // guards everything below
+	ready      bool       // Started was called and protection is in force
+	ended      bool       // the container is gone for good
+	paused     bool
+	recovering bool
+	exits      chan lifecycle.Exit // of restored inits, while recovering
+	dumping    chan struct{}       // closed when the dump under way has ended
+	cancelDump context.CancelCauseFunc
+	intent     intent
+	status     Status
+}
+
+// intent is what the orchestrator wants of the init.
+type intent struct {
+	sig syscall.Signal
+	at  time.Time
+}
+
+// stopGrace is how long after a request to stop an exit is taken for its
+// consequence. Kubernetes' longest usual grace periods are shorter.
+const stopGrace = 10 * time.Minute
+
+// echo is how long after any other signal a death by just that signal is.
+const echo = 5 * time.Second
+
+var stopRequests = []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGINT, syscall.SIGQUIT}
+
+var _ lifecycle.Guard = (*guard)(nil)
+
+// Prepare implements lifecycle.Guard: it decides whether the container can be
+// protected and makes its state directory.
+func (g *guard) Prepare(ctx context.Context, c *lifecycle.Container) error {
+	return g.orUnprotected(g.prepare(ctx))
+}
+
+func (g *guard) prepare(ctx context.Context) error {
+	spec, err := g.c.Spec()
+	if err != nil {
+		return err
+	}
+	if err := g.checkSpec(spec); err != nil {
+		return err
+	}
+	if g.upper, err = findLayer(g.c.Mounts()); err != nil {
+		return err
+	}
+	if g.criuPath, err = g.findCRIU(ctx); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(g.dir, 0o700); err != nil {
+		return err
+	}
+	// State of an earlier container of this name does not fit the new one.
+	if err := g.clearState(); err != nil {
+		return err
+	}
+	if g.store, err = openStore(filepath.Join(g.dir, "checkpoints"), g.cfg.Durability == config.DurabilityDisk); err != nil {
+		return err
+	}
+	g.journal, err = journal.Open(journal.Options{
+		Dir: filepath.Join(g.dir, "journal"), Durability: durability(g.cfg.Durability),
+		MaxBytes: max(g.cfg.JournalMaxSize, minJournal), SegmentBytes: segmentBytes,
+	})
+	return err
+}
+
+const (
+	segmentBytes = 8 << 20
+	minJournal   = 4 * segmentBytes
+)
+
+func durability(d config.Durability) journal.Durability {
+	switch d {
+	case config.DurabilityMemory:
+		return journal.Memory
+	case config.DurabilityDisk:
+		return journal.Disk
+	}
+	return journal.PageCache
+}
+
+// Created implements lifecycle.Guard: pins, first state of the files, proxy.
+func (g *guard) Created(ctx context.Context, c *lifecycle.Container) error {
+	return g.orUnprotected(g.created(ctx))
+}
+
+func (g *guard) created(ctx context.Context) error {
+	pid := g.c.Pid()
+	if err := ownNetNS(pid); err != nil {
+		return err
+	}
+	if err := g.pin(pid); err != nil {
+		return err
+	}
+	for _, m := range g.pins.Volumes() {
+		if !m.ReadOnly && !g.isSafe(m.Container) {
+			return unprotected("writable volume %s (declare it with crsc.io/safe-volumes if it may be newer than memory)", m.Container)
+		}
+	}
+	var err error
+	if g.netns, err = os.Open(fmt.Sprintf("/proc/%d/ns/net", pid)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(g.genesis(), 0o700); err != nil {
+		return err
+	}
+	if err := g.files.capture(ctx, g.genesis(), ""); err != nil {
+		return err
+	}
+	if g.procs, err = watchProcesses(pid); err != nil {
+		return err
+	}
+	g.proxy, err = netproxy.New(netproxy.Options{
+		NetNS: int(g.netns.Fd()), Name: tableName(g.c.Namespace(), g.c.ID()),
+		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: g.procs.dying,
+		ExcludePorts: excluded(g.cfg.ExcludePorts), OnFault: g.journalFailed, OnOrderLost: g.wantCheckpoint,
+		TriggerRecords: uint64(g.cfg.JournalRecords), TriggerBytes: uint64(g.cfg.JournalSize), OnTrigger: g.journalGrew,
+		Log: g.log,
+	})
+	if err != nil {
+		return err
+	}
+	g.fromStart = true
+	return g.proxy.Mark(ctx, journal.ContainerStart, 0)
+}
+
+// pin keeps what lives in the namespaces of pid alive, and finds the trees that
+// are rolled back.
+func (g *guard) pin(pid int) error {
+	spec, err := g.c.Spec()
+	if err != nil {
+		return err
+	}
+	g.pins, err = criu.Pin(pid, spec, filepath.Join(g.dir, "pins"))
+	if errors.Is(err, criu.ErrUnsupported) {
+		return unprotected("%v", err)
+	}
+	if err != nil {
+		return err
+	}
+	g.files = newFiles(g.c.Rootfs(), g.c.Mounts(), g.upper, g.pins.Scratch())
+	return nil
+}
+
+func (g *guard) genesis() string { return filepath.Join(g.dir, "genesis") }
+
+// clearState removes journal and checkpoints, and what a shim that was killed
+// left: pins, and the status of a container that no longer runs.
+func (g *guard) clearState() error {
+	if err := criu.RemovePins(filepath.Join(g.dir, "pins")); err != nil {
+		return err
+	}
+	for _, name := range []string{"journal", "checkpoints", "genesis", "pins"} {
+		if err := os.RemoveAll(filepath.Join(g.dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// orUnprotected makes the reason known why the container is not protected.
+func (g *guard) orUnprotected(err error) error {
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, ErrUnprotected) {
+		err = unprotected("%v", err)
+	}
+	g.setUnprotected(err)
+	return err
+}
+
+// Started implements lifecycle.Guard.
+func (g *guard) Started(ctx context.Context, c *lifecycle.Container) {
+	g.mu.Lock()
+	g.ready = true
+	g.status.Protected, g.status.Phase, g.status.Pid = true, "running", c.Pid()
+	g.mu.Unlock()
+	g.writeStatus()
+	g.wg.Go(g.schedule)
+}
+
+// Signalled implements lifecycle.Guard.
+func (g *guard) Signalled(_ context.Context, _ *lifecycle.Container, sig syscall.Signal) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if sig == 0 {
+		return
+	}
+	if !g.stopping() {
+		g.intent = intent{sig, time.Now()}
+	}
+	if sig == syscall.SIGKILL {
+		if g.cancelDump != nil {
+			g.cancelDump(ErrStopped)
+		}
+		if g.recovering {
+			g.proxy.Abort()
+		}
+	}
+}
+
+// stopping says that the orchestrator has asked for the end. The caller holds
+// mu.
+func (g *guard) stopping() bool {
+	return slices.Contains(stopRequests, g.intent.sig) && time.Since(g.intent.at) < stopGrace
+}
+
+// ExecStarted implements lifecycle.Guard: what an exec does can't be replayed.
+func (g *guard) ExecStarted(context.Context, *lifecycle.Container, int) { g.wantCheckpoint() }
+
+// Paused implements lifecycle.Guard.
+func (g *guard) Paused(context.Context, *lifecycle.Container) { g.setPaused(true) }
+
+// Resumed implements lifecycle.Guard.
+func (g *guard) Resumed(context.Context, *lifecycle.Container) { g.setPaused(false) }
+
+func (g *guard) setPaused(paused bool) {
+	g.mu.Lock()
+	g.paused = paused
+	g.mu.Unlock()
+}
+
+// Exited implements lifecycle.Guard.
+func (g *guard) Exited(_ context.Context, _ *lifecycle.Container, e lifecycle.Exit) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.recovering {
+		// The restored init has died too: the recovery under way deals with it.
+		g.exits <- e
+		g.proxy.Abort()
+		return true
+	}
+	if reason := g.plainExitLocked(e); reason != "" {
+		g.log.WithField("status", e.Status).Infof("exit is not recovered: %s", reason)
+		g.ended = true
+		g.wg.Go(g.gone)
+		return false
+	}
+	g.recovering = true
+	if g.cancelDump != nil {
+		g.cancelDump(errors.New("the container crashed"))
+	}
+	g.wg.Go(func() { g.recover(e) })
+	return true
+}
+
+// plainExitLocked says why an exit is an exit and not a crash; empty for a
+// crash.
+func (g *guard) plainExitLocked(e lifecycle.Exit) string {
+	sig := syscall.Signal(e.Status - 128)
+	switch {
+	case !g.ready:
+		return "not protected"
+	case e.Status == 0:
+		return "it ended by itself"
+	case g.stopping():
+		return fmt.Sprintf("it was asked to stop (%v)", g.intent.sig)
+	case g.intent.sig == sig && time.Since(g.intent.at) < echo:
+		return fmt.Sprintf("it was sent %v", sig)
+	case e.OOM && !g.cfg.RecoverOOM:
+		return "out of memory (crsc.io/recover-oom is false)"
+	}
+	return ""
+}
+
+// gone ends the clients' connections after an exit that is not recovered.
+func (g *guard) gone() {
+	if err := g.proxy.Close(); err != nil {
+		g.log.WithError(err).Warn("close proxy")
+	}
+	g.mu.Lock()
+	g.ready, g.status.Phase, g.status.Protected = false, "stopped", false
+	g.mu.Unlock()
+	g.writeStatus()
+}
+
+// Deleted implements lifecycle.Guard: the container's state goes with it.
+func (g *guard) Deleted(context.Context, *lifecycle.Container) error {
+	err := g.Close()
+	if g.journal != nil {
+		err = errors.Join(err, g.journal.Destroy())
+	}
+	if g.unprotectedNow() {
+		// The reason stays readable until the name is used again.
+		return errors.Join(err, g.clearState())
+	}
+	return errors.Join(err, g.clearState(), os.RemoveAll(g.dir))
+}
+
+// Close implements lifecycle.Guard.
+func (g *guard) Close() error {
+	g.mu.Lock()
+	g.ready = false
+	if g.cancelDump != nil {
+		g.cancelDump(ErrStopped)
+	}
+	g.mu.Unlock()
+	g.cancel()
+	var errs []error
+	if g.proxy != nil {
+		errs = append(errs, g.proxy.Close())
+	}
+	g.wg.Wait()
+	if g.journal != nil {
+		errs = append(errs, g.journal.Close())
+	}
+	if g.pins != nil {
+		errs = append(errs, g.pins.Close())
+		g.pins = nil
+	}
+	if g.netns != nil {
+		errs = append(errs, g.netns.Close())
+		g.netns = nil
+	}
+	return errors.Join(errs...)
+}
+
+// journalFailed is called on the proxy's loop: nothing more is recorded.
+func (g *guard) journalFailed(err error) {
+	g.wg.Go(func() {
+		g.mu.Lock()
+		g.ready = false
+		g.mu.Unlock()
+		g.setUnprotected(unprotected("journal: %v", err))
+	})
+}
+
+// killInit ends a restored init that must not go on.
+func (g *guard) killInit() error {
+	if err := unix.Kill(g.c.Pid(), unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return nil
+}

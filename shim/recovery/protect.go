@@ -1,0 +1,121 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/crsc-io/crsc/criu"
+)
+
+// harmless are mounts that containerd, the CRI and nerdctl put into every
+// container. They are written to by the node, not by the workload's data.
+var harmless = []string{
+	"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log",
+	"/run/secrets/kubernetes.io/serviceaccount", "/var/run/secrets/kubernetes.io/serviceaccount",
+}
+
+// unprotected is a reason that an operator reads in the status.
+func unprotected(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrUnprotected, fmt.Sprintf(format, args...))
+}
+
+// checkSpec looks for what can be known before the container exists.
+func (g *guard) checkSpec(spec *specs.Spec) error {
+	if g.c.Terminal() {
+		return unprotected("the container has a terminal")
+	}
+	if spec.Linux == nil {
+		return unprotected("not a Linux container")
+	}
+	own := map[specs.LinuxNamespaceType]bool{}
+	for _, ns := range spec.Linux.Namespaces {
+		own[ns.Type] = true
+	}
+	for _, need := range []struct {
+		ns   specs.LinuxNamespaceType
+		what string
+	}{{specs.NetworkNamespace, "network"}, {specs.PIDNamespace, "PID"}, {specs.MountNamespace, "mount"}} {
+		if !own[need.ns] {
+			return unprotected("the container uses the host's %s namespace", need.what)
+		}
+	}
+	if own[specs.UserNamespace] {
+		return unprotected("the container has a user namespace")
+	}
+	for _, m := range spec.Mounts {
+		if isBind(m) && !slices.Contains(m.Options, "ro") && !g.isSafe(m.Destination) {
+			return unprotected("writable volume %s (declare it with crsc.io/safe-volumes if it may be newer than memory)", m.Destination)
+		}
+	}
+	return nil
+}
+
+func isBind(m specs.Mount) bool {
+	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+func (g *guard) isSafe(dst string) bool {
+	dst = filepath.Clean(dst)
+	return slices.Contains(harmless, dst) || slices.Contains(g.cfg.SafeVolumes, dst)
+}
+
+// findLayer finds the directory that takes the container's writes. An empty
+// result means that the root file system is read-only.
+func findLayer(mounts []mount.Mount) (string, error) {
+	if len(mounts) != 1 {
+		return "", unprotected("the root file system consists of %d mounts", len(mounts))
+	}
+	m := mounts[0]
+	if slices.Contains(m.Options, "ro") {
+		return "", nil
+	}
+	if m.Type != "overlay" {
+		return "", unprotected("the root file system is %s; only overlay can be rolled back", m.Type)
+	}
+	for _, o := range m.Options {
+		if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
+			return dir, nil
+		}
+	}
+	return "", nil // an overlay of lower directories only is read-only
+}
+
+// findCRIU finds a CRIU that can do the work.
+func (g *guard) findCRIU(ctx context.Context) (string, error) {
+	path, err := criu.Find(g.cfg.CRIU)
+	if err != nil {
+		return "", unprotected("%v", err)
+	}
+	f, err := criu.Probe(ctx, path)
+	if err != nil {
+		return "", unprotected("%v", err)
+	}
+	if err := f.Err(); err != nil {
+		return "", unprotected("%v", err)
+	}
+	return path, nil
+}
+
+// ownNetNS makes sure that the container's network namespace is not the shim's:
+// rules that we put there would be the host's.
+func ownNetNS(pid int) error {
+	ours, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return err
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return err
+	}
+	if ours == theirs {
+		return unprotected("the container uses the host's network namespace")
+	}
+	return nil
+}

@@ -1,0 +1,313 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/crsc-io/crsc/criu"
+	"github.com/crsc-io/crsc/netproxy"
+	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/tcprepair"
+	"github.com/crsc-io/crsc/shim/lifecycle"
+)
+
+// downLimit bounds the wait for a container's processes to be gone.
+const downLimit = 5 * time.Second
+
+// rung is one way to recover.
+type rung struct {
+	from     *checkpoint // nil: a fresh start and the whole journal
+	tolerate bool        // connections that come out differently are reset
+}
+
+func (r rung) String() string {
+	s := "the start of the container"
+	if r.from != nil {
+		s = fmt.Sprintf("checkpoint %d", r.from.seq)
+	}
+	if r.tolerate {
+		s += ", tolerating differences"
+	}
+	return s
+}
+
+// ladder lists the ways to try, best first.
+func (g *guard) ladder() []rung {
+	var strict []rung
+	for i := len(g.store.list) - 1; i >= 0; i-- {
+		strict = append(strict, rung{from: g.store.list[i]})
+	}
+	if g.fromStart {
+		strict = append(strict, rung{})
+	}
+	if len(strict) == 0 {
+		return nil
+	}
+	last := strict[0]
+	last.tolerate = true
+	return append(strict, last)
+}
+
+// recover hides a crash, or reports the exit.
+func (g *guard) recover(e lifecycle.Exit) {
+	st := RecoveryStatus{Time: e.At, Cause: cause(e), DetectMS: ms(g.proxy.SuspectedFor(e.At))}
+	g.phase("recovering")
+	err := g.awaitDump()
+	if err == nil {
+		err = g.budget.take(time.Now())
+	}
+	if err == nil {
+		err = g.climb(e, &st)
+	}
+	if err != nil {
+		g.giveUp(e, err)
+		return
+	}
+	g.noteRecovery(&st)
+}
+
+func cause(e lifecycle.Exit) string {
+	switch {
+	case e.OOM:
+		return "out of memory"
+	case e.Status > 128:
+		return fmt.Sprintf("signal %d", e.Status-128)
+	}
+	return fmt.Sprintf("exit status %d", e.Status)
+}
+
+// awaitDump waits until the checkpoint that the crash interrupted has ended.
+func (g *guard) awaitDump() error {
+	g.mu.Lock()
+	over := g.dumping
+	g.mu.Unlock()
+	if over == nil {
+		return nil
+	}
+	select {
+	case <-over:
+		return nil
+	case <-g.ctx.Done():
+		return ErrStopped
+	}
+}
+
+// climb tries one way after the other.
+func (g *guard) climb(e lifecycle.Exit, st *RecoveryStatus) error {
+	ways := g.ladder()
+	if len(ways) == 0 {
+		return ErrNoCheckpoint
+	}
+	var errs []error
+	diverged := false
+	for i, w := range ways {
+		if w.tolerate && !diverged {
+			break // it would fail in the same way again
+		}
+		st.Attempts++
+		begun := time.Now()
+		err := g.attempt(w, st)
+		if err == nil {
+			done, derr := g.finishRecovery()
+			if derr != nil {
+				return derr
+			}
+			if done {
+				st.TotalMS = ms(time.Since(e.At))
+				return nil
+			}
+			err = errors.New("the restored container died again")
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", w, err))
+		if g.ctx.Err() != nil || errors.Is(err, lifecycle.ErrKilled) || g.mustStop() {
+			return errors.Join(append(errs, ErrStopped)...)
+		}
+		diverged = diverged || errors.Is(err, netproxy.ErrDiverged)
+		g.log.WithError(err).WithField("took", time.Since(begun)).Warnf("recovery from %s failed; %d ways left", w, len(ways)-i-1)
+		if derr := g.bringDown(); derr != nil {
+			return errors.Join(append(errs, derr)...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (g *guard) mustStop() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stopping()
+}
+
+// finishRecovery ends the recovery unless the restored init is dead already.
+func (g *guard) finishRecovery() (bool, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-g.exits:
+		return false, nil
+	default:
+	}
+	if g.ctx.Err() != nil {
+		return false, ErrStopped
+	}
+	g.recovering = false
+	return true, nil
+}
+
+// bringDown makes sure that nothing of a failed attempt runs.
+func (g *guard) bringDown() error {
+	if g.c.Phase() != lifecycle.PhaseRunning {
+		g.drainExits()
+		return nil
+	}
+	if err := g.killInit(); err != nil {
+		return fmt.Errorf("end a failed recovery: %w", err)
+	}
+	select {
+	case <-g.exits:
+		return nil
+	case <-g.ctx.Done():
+		return ErrStopped
+	case <-time.After(downLimit):
+		return errors.New("end a failed recovery: the init does not die")
+	}
+}
+
+func (g *guard) drainExits() {
+	for {
+		select {
+		case <-g.exits:
+		default:
+			return
+		}
+	}
+}
+
+// attempt recovers in one way. After an error the container may be running.
+func (g *guard) attempt(w rung, st *RecoveryStatus) error {
+	begun := time.Now()
+	lap := func(into *float64) {
+		now := time.Now()
+		*into = ms(now.Sub(begun))
+		begun = now
+	}
+	ctx := g.ctx
+	start := time.Now()
+	if err := g.proxy.Crash(ctx); err != nil {
+		return err
+	}
+	lap(&st.DrainMS)
+	plan, peers, err := g.plan(w)
+	if err != nil {
+		return err
+	}
+	lap(&st.PlanMS)
+	if err := g.awaitDown(); err != nil {
+		return err
+	}
+	if err := g.rollback(w); err != nil {
+		return err
+	}
+	lap(&st.RollbackMS)
+	if err := g.proxy.Rebuild(ctx, plan, peers); err != nil {
+		return err
+	}
+	lap(&st.LegsMS)
+	if err := g.restore(w); err != nil {
+		return err
+	}
+	lap(&st.CRIUMS)
+	st.RestoreMS = ms(time.Since(start))
+	res, err := g.proxy.Replay(ctx, w.tolerate)
+	if err != nil {
+		return err
+	}
+	st.ReplayMS = ms(res.Took)
+	st.Records, st.Bytes, st.Connections = plan.Records, res.Bytes, len(plan.Conns)
+	st.SwallowedBytes, st.Differing, st.Reset = res.Swallowed, res.Differing, res.Reset
+	if w.from != nil {
+		st.Checkpoint = w.from.seq
+	}
+	return nil
+}
+
+// plan reads the tail.
+func (g *guard) plan(w rung) (*replay.Plan, map[uint32]tcprepair.Peer, error) {
+	from := g.journal.Start()
+	var table *replay.Table
+	var offsets map[uint32]replay.Socket
+	var peers map[uint32]tcprepair.Peer
+	if w.from != nil {
+		table, from = w.from.cut.Table, w.from.cut.Table.ScanFrom
+		var err error
+		if offsets, peers, err = w.from.cut.positions(); err != nil {
+			return nil, nil, err
+		}
+	}
+	r, err := g.journal.NewReader(from)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the journal: %w", err)
+	}
+	defer r.Close()
+	plan, err := replay.Build(r, table, offsets)
+	return plan, peers, err
+}
+
+// awaitDown waits until no process of the dead container is left: their files
+// and sockets would be in the way. The kernel kills them with the init of
+// their PID namespace.
+func (g *guard) awaitDown() error {
+	deadline := time.Now().Add(downLimit)
+	for {
+		left, err := criu.Processes(g.c.Runc().Root, g.c.ID())
+		if err != nil {
+			return err
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v of the dead container do not end", left)
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+}
+
+func (g *guard) rollback(w rung) error {
+	if w.from == nil {
+		return g.files.rollback(g.ctx, g.genesis())
+	}
+	return g.files.rollback(g.ctx, w.from.dir)
+}
+
+// restore makes the container's processes.
+func (g *guard) restore(w rung) error {
+	req := lifecycle.RestoreRequest{Start: g.startFresh}
+	if w.from != nil {
+		req.Mark = w.from.mark
+		req.Start = func(ctx context.Context, stdio *lifecycle.Pipes) (int, error) {
+			pid, _, err := criu.Restore(ctx, criu.RestoreOptions{
+				Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Rootfs: g.c.Rootfs(),
+				Pins: g.pins, Images: w.from.images(), Stdio: stdio.Files(), Start: startUnderReaper,
+			})
+			return pid, err
+		}
+	}
+	if err := g.c.Restore(g.ctx, req); err != nil {
+		return err
+	}
+	g.procs.follow(g.c.Pid())
+	return nil
+}
+
+// giveUp reports the exit as it was.
+func (g *guard) giveUp(e lifecycle.Exit, err error) {
+	_ = g.bringDown() // what can't be brought down is reported by the exit all the same
+	g.noteFailure(err)
+	g.gone()
+	g.mu.Lock()
+	g.recovering, g.ended = false, true
+	g.mu.Unlock()
+	g.c.ReportExit(e)
+}

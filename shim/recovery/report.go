@@ -1,0 +1,127 @@
+package recovery
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// Topics of the events that a guard publishes through containerd. The payload
+// is a google.protobuf.Struct.
+const (
+	TopicUnprotected      = "/crsc/unprotected"
+	TopicCheckpointed     = "/crsc/checkpointed"
+	TopicCheckpointFailed = "/crsc/checkpoint-failed"
+	TopicRecovered        = "/crsc/recovered"
+	TopicRecoveryFailed   = "/crsc/recovery-failed"
+)
+
+func (g *guard) publish(topic string, fields map[string]any) {
+	fields["container_id"] = g.c.ID()
+	ev, err := structpb.NewStruct(fields)
+	if err != nil {
+		g.log.WithError(err).Error("event")
+		return
+	}
+	g.c.Publish(topic, ev)
+}
+
+// writeStatus replaces the status file.
+func (g *guard) writeStatus() {
+	// Asked for outside of mu: they wait for the proxy's kernel calls.
+	var intercepted []string
+	if g.proxy != nil {
+		addrs, err := g.proxy.Intercepted()
+		if err == nil {
+			for _, a := range addrs {
+				intercepted = append(intercepted, a.String())
+			}
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.proxy != nil {
+		st := g.proxy.Stats()
+		g.status.Order, g.status.OrderReason, g.status.Connections = st.Order, st.OrderReason, st.Connections
+	}
+	g.status.Intercepted = intercepted
+	g.status.Updated = time.Now()
+	if err := g.status.write(g.dir); err != nil {
+		g.log.WithError(err).Warn("status file")
+	}
+}
+
+func (g *guard) phase(p string) {
+	g.mu.Lock()
+	g.status.Phase = p
+	g.mu.Unlock()
+	g.writeStatus()
+}
+
+func (g *guard) setUnprotected(err error) {
+	g.mu.Lock()
+	g.status.Protected, g.status.Reason = false, err.Error()
+	g.mu.Unlock()
+	g.log.Warn(err)
+	g.publish(TopicUnprotected, map[string]any{"reason": err.Error()})
+	if mkErr := mkdirPrivate(g.dir); mkErr != nil {
+		g.log.WithError(mkErr).Warn("status file")
+		return
+	}
+	g.writeStatus()
+}
+
+func (g *guard) unprotectedNow() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.status.Reason != ""
+}
+
+func (g *guard) noteCheckpoint(info *CheckpointInfo) {
+	g.mu.Lock()
+	g.status.Checkpoints.Count++
+	g.status.Checkpoints.Last = info
+	g.status.Checkpoints.LastError = ""
+	g.mu.Unlock()
+	g.writeStatus()
+	g.log.WithFields(map[string]any{"checkpoint": info.Sequence, "cause": info.Cause, "frozen_ms": info.FrozenMS, "total_ms": info.TotalMS}).Debug("checkpoint")
+}
+
+func (g *guard) checkpointFailed(err error, again time.Duration) {
+	g.mu.Lock()
+	g.status.Checkpoints.Failed++
+	g.status.Checkpoints.LastError = err.Error()
+	g.mu.Unlock()
+	g.writeStatus()
+	g.log.WithError(err).Warnf("checkpoint failed; the container runs on, next attempt in %s", again)
+	g.publish(TopicCheckpointFailed, map[string]any{"error": err.Error()})
+}
+
+func (g *guard) noteRecovery(st *RecoveryStatus) {
+	g.mu.Lock()
+	g.status.Phase, g.status.Pid = "running", g.c.Pid()
+	g.status.RecoveryCount++
+	g.status.Recoveries = append(g.status.Recoveries, *st)
+	if n := len(g.status.Recoveries); n > keptRecoveries {
+		g.status.Recoveries = g.status.Recoveries[n-keptRecoveries:]
+	}
+	g.mu.Unlock()
+	g.writeStatus()
+	g.log.WithFields(map[string]any{
+		"cause": st.Cause, "checkpoint": st.Checkpoint, "total_ms": st.TotalMS, "restore_ms": st.RestoreMS,
+		"replay_ms": st.ReplayMS, "records": st.Records, "attempts": st.Attempts,
+	}).Info("recovered")
+	g.publish(TopicRecovered, map[string]any{
+		"cause": st.Cause, "checkpoint": float64(st.Checkpoint), "total_ms": st.TotalMS,
+		"restore_ms": st.RestoreMS, "replay_ms": st.ReplayMS, "reset_connections": float64(st.Reset),
+	})
+}
+
+func (g *guard) noteFailure(err error) {
+	g.mu.Lock()
+	g.status.RecoveryFailed++
+	g.status.Reason = "recovery failed: " + err.Error()
+	g.mu.Unlock()
+	g.log.WithError(err).Error("the crash can't be hidden; the exit is reported")
+	g.publish(TopicRecoveryFailed, map[string]any{"error": err.Error()})
+}
