@@ -32,9 +32,6 @@ func (p *Proxy) Hold(ctx context.Context, limit time.Duration) (HoldResult, erro
 		if p.phase != live {
 			return fmt.Errorf("%w: hold", ErrPhase)
 		}
-		if p.failed != nil {
-			return p.failed
-		}
 		start := time.Now()
 		p.phase, p.rawOutput = holding, true
 		for {
@@ -58,7 +55,8 @@ func (p *Proxy) Hold(ctx context.Context, limit time.Duration) (HoldResult, erro
 }
 
 // Cut says where every connection stands. The container's tasks must be frozen,
-// after a Hold. What the application had written until then is read first, so
+// after a Hold. After a fault of the journal it is begun anew, and with the
+// checkpoint the container is protected again. What the application had written until then is read first, so
 // that output before and after the cut never share a record.
 func (p *Proxy) Cut(ctx context.Context, checkpoint uint64) (*replay.Table, error) {
 	var t *replay.Table
@@ -69,6 +67,11 @@ func (p *Proxy) Cut(ctx context.Context, checkpoint uint64) (*replay.Table, erro
 		if err := p.drainOnce(); err != nil {
 			p.fault(err)
 			return err
+		}
+		if p.failed != nil {
+			if err := p.heal(); err != nil {
+				return err
+			}
 		}
 		t = p.table()
 		p.armTrigger()
@@ -153,4 +156,32 @@ func (p *Proxy) table() *replay.Table {
 		})
 	}
 	return t
+}
+
+// heal begins the journal anew after a fault. What it held is useless, since
+// records are missing behind it; the cut that follows needs none of it.
+func (p *Proxy) heal() error {
+	j := p.opts.Journal
+	if err := j.TrimBefore(j.Committed()); err != nil {
+		return fmt.Errorf("netproxy: begin the journal anew: %w", err)
+	}
+	if err := j.Heal(); err != nil {
+		return fmt.Errorf("netproxy: begin the journal anew: %w", err)
+	}
+	p.failed = nil
+	for _, c := range p.slots {
+		if c == nil {
+			continue
+		}
+		c.oldest, c.acceptedAt = j.End(), j.End()
+		// What has not been delivered yet lies behind the cut.
+		if data := c.in.bytes(); len(data) > 0 {
+			j.AppendInput(c.id, c.inSent, c.outSent, data)
+		}
+	}
+	if err := p.commit(); err != nil {
+		p.fault(err)
+		return err
+	}
+	return nil
 }

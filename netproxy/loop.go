@@ -214,9 +214,6 @@ func (p *Proxy) runCommands() bool {
 
 // pollOrder records what the application has consumed since the last round.
 func (p *Proxy) pollOrder() error {
-	if p.failed != nil {
-		return nil
-	}
 	if p.src.Serial() {
 		return p.pollSerial()
 	}

@@ -54,11 +54,11 @@ func (t *tracepoint) open(o Options) (err error) {
 	if err := t.openMaps(o.RingBytes, &to); err != nil {
 		return err
 	}
-	if err := t.attach("tcp_rcv_space_adjust", takenProgram(l, &to)); err != nil {
+	if err := t.attach(takenProgram(l, &to)); err != nil {
 		return err
 	}
 	if o.OnExit != nil {
-		if err := t.attach("sched_process_exit", exitProgram(l, &to)); err != nil {
+		if err := t.attach(exitProgram(l, &to)); err != nil {
 			return err
 		}
 	}
@@ -92,15 +92,15 @@ func (t *tracepoint) openMaps(size int, to *target) error {
 	return nil
 }
 
-func (t *tracepoint) attach(name string, spec *ebpf.ProgramSpec) error {
+func (t *tracepoint) attach(spec *ebpf.ProgramSpec) error {
 	prog, err := ebpf.NewProgram(spec)
 	if err != nil {
-		return fmt.Errorf("load program for %s: %w", name, err)
+		return fmt.Errorf("load program for %s: %w", spec.AttachTo, err)
 	}
 	t.closers = append(t.closers, prog.Close)
-	at, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: prog})
+	at, err := link.AttachTracing(link.TracingOptions{Program: prog})
 	if err != nil {
-		return fmt.Errorf("attach to %s: %w", name, err)
+		return fmt.Errorf("attach to %s: %w", spec.AttachTo, err)
 	}
 	t.closers = append(t.closers, at.Close)
 	return nil

@@ -27,12 +27,18 @@ func Open(ns int) (*Conn, error) {
 	c := &Conn{fd: -1, in: make([]byte, 32<<10)}
 	err := netns.Do(ns, func() (err error) {
 		c.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-		return err
+		if err != nil {
+			return err
+		}
+		return unix.Connect(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) // to the kernel
 	})
 	if err != nil {
+		if c.fd >= 0 {
+			unix.Close(c.fd)
+		}
 		return nil, fmt.Errorf("open sock_diag: %w", err)
 	}
-	// The kernel answers within the sendto; the limit only keeps a bug from hanging the shim.
+	// The kernel answers within the write; the limit only keeps a bug from hanging the shim.
 	tv := unix.Timeval{Sec: 2}
 	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
 		unix.Close(c.fd)
@@ -141,7 +147,7 @@ func (c *Conn) dumpFamily(fam uint8, states States, port uint16, fn func(*Socket
 // exchange sends r and hands each answer to fn until the kernel is done.
 func (c *Conn) exchange(r *request, fn func([]byte) error) error {
 	r.put(&c.out)
-	if err := unix.Sendto(c.fd, c.out[:], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if _, err := unix.Write(c.fd, c.out[:]); err != nil {
 		return err
 	}
 	for {

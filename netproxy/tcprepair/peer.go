@@ -50,6 +50,13 @@ type Mirror struct {
 	// from here on is in the application's send queue (or not yet made) and
 	// comes again.
 	Rcv uint32
+	// Sent is the sequence number after the last output byte that the
+	// application's kernel had sent. Between Rcv and Sent lies what was on its way
+	// or unacknowledged; on loopback it is in the old leg's receive queue.
+	Sent uint32
+	// Copied is the sequence number of the first input byte that the application
+	// itself has not read, and the first that the restored socket receives.
+	Copied uint32
 	// InputEnded: the application's kernel has received the end of the input.
 	// Activate sends it again, which is harmless and completes the leg's state.
 	InputEnded bool
@@ -60,6 +67,10 @@ type Mirror struct {
 	// SndWnd and RcvWnd are the windows, in bytes.
 	SndWnd, RcvWnd uint32
 }
+
+// minRcvWnd is a window, in bytes, that fits every receive buffer and can be
+// announced without window scaling.
+const minRcvWnd = 32 << 10
 
 // MirrorOf computes the leg's state. ErrState for a connection that has no leg,
 // ErrPeer for an image that cannot be right.
@@ -86,7 +97,9 @@ func MirrorOf(p *Peer) (Mirror, error) {
 	if p.UnsqLen > p.OutqLen || m.OutputEnded && p.OutqLen > 0 {
 		return Mirror{}, fmt.Errorf("%w: %d bytes unsent of %d in state %d", ErrPeer, p.UnsqLen, p.OutqLen, p.State)
 	}
+	m.Sent = m.Rcv - p.UnsqLen
 	m.Rcv -= p.OutqLen
+	m.Copied = m.Snd - p.InqLen
 	if p.HasWindow {
 		// What the application's kernel has announced and not yet got.
 		if room := p.RcvWnd - (p.InqSeq - p.RcvWup); int32(room) > 0 {
@@ -95,7 +108,9 @@ func MirrorOf(p *Peer) (Mirror, error) {
 		if m.InputEnded {
 			m.SndWnd++
 		}
-		m.RcvWnd = p.SndWnd
+		// More than the application knows of: it will learn, from Nudge or the
+		// leg's first packet. A leg that was full at the cut is empty now.
+		m.RcvWnd = max(p.SndWnd, minRcvWnd)
 	}
 	return m, nil
 }

@@ -13,6 +13,19 @@ type Options struct {
 	// SteerMark is the mark that routes a packet to lo. It is needed to tell a
 	// leg that the application's output has ended.
 	SteerMark uint32
+	// SentArrived: the earlier leg has read everything up to Mirror.Sent. The new
+	// leg then takes up there, and output that was sent but unacknowledged at the
+	// cut does not come again (after a retransmission timeout of a second).
+	SentArrived bool
+}
+
+// mirror is MirrorOf as o modifies it.
+func (o *Options) mirror(p *Peer) (Mirror, error) {
+	m, err := MirrorOf(p)
+	if err == nil && o.SentArrived {
+		m.Rcv = m.Sent
+	}
+	return m, err
 }
 
 // Restore makes the leg whose other end is p, in network namespace ns
@@ -21,7 +34,7 @@ type Options struct {
 // application is restored; then comes Activate. ErrState and ErrPeer as
 // MirrorOf; EADDRINUSE if the old leg still stands. The caller closes fd.
 func Restore(ns int, p *Peer, o Options) (fd int, err error) {
-	m, err := MirrorOf(p)
+	m, err := o.mirror(p)
 	if err != nil {
 		return -1, fmt.Errorf("restore leg %v-%v: %w", p.Remote, p.Local, err)
 	}

@@ -45,8 +45,25 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 		return errors.Join(err, g.store.discard(cp))
 	}
 	info.TotalMS = ms(time.Since(start))
+	g.regain(cp)
 	g.noteCheckpoint(&info)
 	return nil
+}
+
+// regain ends the time without protection after a fault of the journal:
+// everything before this checkpoint is useless, the checkpoint itself is whole.
+func (g *guard) regain(cp *checkpoint) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.blind {
+		return
+	}
+	g.fromStart = false
+	if _, err := g.store.prune(1); err != nil {
+		g.log.WithError(err).Warn("old checkpoints were not removed")
+	}
+	g.blind, g.status.Protected, g.status.Reason = false, true, ""
+	g.log.WithField("checkpoint", cp.seq).Info("protected again")
 }
 
 // beginCheckpoint takes the turn of the container; done gives it back.

@@ -59,6 +59,7 @@ type guard struct {
 	ended      bool       // the container is gone for good
 	paused     bool
 	recovering bool
+	blind      bool                // the journal has failed: there is nothing to recover from
 	exits      chan lifecycle.Exit // of restored inits, while recovering
 	dumping    chan struct{}       // closed when the dump under way has ended
 	cancelDump context.CancelCauseFunc
@@ -100,10 +101,10 @@ func (g *guard) prepare(ctx context.Context) error {
 	if g.upper, err = findLayer(g.c.Mounts()); err != nil {
 		return err
 	}
-	if g.criuPath, err = g.findCRIU(ctx); err != nil {
+	if err := mkdirPrivate(g.dir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(g.dir, 0o700); err != nil {
+	if g.criuPath, err = g.findCRIU(ctx); err != nil {
 		return err
 	}
 	// State of an earlier container of this name does not fit the new one.
@@ -308,6 +309,8 @@ func (g *guard) plainExitLocked(e lifecycle.Exit) string {
 	switch {
 	case !g.ready:
 		return "not protected"
+	case g.blind:
+		return "the journal has failed"
 	case e.Status == 0:
 		return "it ended by itself"
 	case g.stopping():
@@ -373,12 +376,14 @@ func (g *guard) Close() error {
 }
 
 // journalFailed is called on the proxy's loop: nothing more is recorded.
+// The next checkpoint begins the journal anew, if the fault has gone by then.
 func (g *guard) journalFailed(err error) {
 	g.wg.Go(func() {
 		g.mu.Lock()
-		g.ready = false
+		g.blind = true
 		g.mu.Unlock()
 		g.setUnprotected(unprotected("journal: %v", err))
+		g.wantCheckpoint()
 	})
 }
 

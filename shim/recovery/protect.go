@@ -1,7 +1,6 @@
 package recovery
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,8 +9,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/crsc-io/crsc/criu"
 )
 
 // harmless are mounts that containerd, the CRI and nerdctl put into every
@@ -85,22 +82,6 @@ func findLayer(mounts []mount.Mount) (string, error) {
 		}
 	}
 	return "", nil // an overlay of lower directories only is read-only
-}
-
-// findCRIU finds a CRIU that can do the work.
-func (g *guard) findCRIU(ctx context.Context) (string, error) {
-	path, err := criu.Find(g.cfg.CRIU)
-	if err != nil {
-		return "", unprotected("%v", err)
-	}
-	f, err := criu.Probe(ctx, path)
-	if err != nil {
-		return "", unprotected("%v", err)
-	}
-	if err := f.Err(); err != nil {
-		return "", unprotected("%v", err)
-	}
-	return path, nil
 }
 
 // ownNetNS makes sure that the container's network namespace is not the shim's:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/crsc-io/crsc/criu"
@@ -52,7 +53,7 @@ func (g *guard) ladder() []rung {
 
 // recover hides a crash, or reports the exit.
 func (g *guard) recover(e lifecycle.Exit) {
-	st := RecoveryStatus{Time: e.At, Cause: cause(e), DetectMS: ms(g.proxy.SuspectedFor(e.At))}
+	st := RecoveryStatus{Crashed: e.At, Cause: cause(e), DetectMS: ms(g.proxy.SuspectedFor(e.At))}
 	g.phase("recovering")
 	err := g.awaitDump()
 	if err == nil {
@@ -260,7 +261,7 @@ func (g *guard) plan(w rung) (*replay.Plan, map[uint32]tcprepair.Peer, error) {
 func (g *guard) awaitDown() error {
 	deadline := time.Now().Add(downLimit)
 	for {
-		left, err := criu.Processes(g.c.Runc().Root, g.c.ID())
+		left, err := os.ReadFile(g.procs.procs)
 		if err != nil {
 			return err
 		}
@@ -268,7 +269,7 @@ func (g *guard) awaitDown() error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("processes %v of the dead container do not end", left)
+			return fmt.Errorf("processes %q of the dead container do not end", left)
 		}
 		time.Sleep(200 * time.Microsecond)
 	}

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"runtime"
 	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -45,7 +46,7 @@ func (g *guard) writeStatus() {
 		g.status.Order, g.status.OrderReason, g.status.Connections = st.Order, st.OrderReason, st.Connections
 	}
 	g.status.Intercepted = intercepted
-	g.status.Updated = time.Now()
+	g.status.Updated, g.status.Goroutines = time.Now(), runtime.NumGoroutine()
 	if err := g.status.write(g.dir); err != nil {
 		g.log.WithError(err).Warn("status file")
 	}
@@ -99,6 +100,7 @@ func (g *guard) checkpointFailed(err error, again time.Duration) {
 
 func (g *guard) noteRecovery(st *RecoveryStatus) {
 	g.mu.Lock()
+	st.Time = time.Now()
 	g.status.Phase, g.status.Pid = "running", g.c.Pid()
 	g.status.RecoveryCount++
 	g.status.Recoveries = append(g.status.Recoveries, *st)
@@ -111,6 +113,8 @@ func (g *guard) noteRecovery(st *RecoveryStatus) {
 		"cause": st.Cause, "checkpoint": st.Checkpoint, "total_ms": st.TotalMS, "restore_ms": st.RestoreMS,
 		"replay_ms": st.ReplayMS, "records": st.Records, "attempts": st.Attempts,
 	}).Info("recovered")
+	// The tail that was just worked off would have to be again.
+	g.wantCheckpoint()
 	g.publish(TopicRecovered, map[string]any{
 		"cause": st.Cause, "checkpoint": float64(st.Checkpoint), "total_ms": st.TotalMS,
 		"restore_ms": st.RestoreMS, "replay_ms": st.ReplayMS, "reset_connections": float64(st.Reset),

@@ -18,10 +18,12 @@ type Status struct {
 	Protected bool   `json:"protected"`
 	Reason    string `json:"reason,omitempty"`
 	// Phase is running, recovering or stopped.
-	Phase   string    `json:"phase"`
-	Pid     int       `json:"pid"`
-	ShimPid int       `json:"shim_pid"`
-	Updated time.Time `json:"updated"`
+	Phase   string `json:"phase"`
+	Pid     int    `json:"pid"`
+	ShimPid int    `json:"shim_pid"`
+	// Goroutines of the shim, for those who look for leaks.
+	Goroutines int       `json:"goroutines"`
+	Updated    time.Time `json:"updated"`
 	// Order is where the order of consumption comes from; OrderReason why it
 	// is not the preferred source.
 	Order       string           `json:"order,omitempty"`
@@ -64,8 +66,10 @@ type CheckpointInfo struct {
 // RecoveryStatus describes one recovery. Times are in milliseconds from the
 // death of the init.
 type RecoveryStatus struct {
-	Time  time.Time `json:"time"`
-	Cause string    `json:"cause"`
+	// Time is when the recovery was complete, Crashed when the init was reaped.
+	Time    time.Time `json:"time"`
+	Crashed time.Time `json:"crashed"`
+	Cause   string    `json:"cause"`
 	// DetectMS until the shim had reaped the init, RestoreMS from there until
 	// the restored processes ran, ReplayMS until the tail had been fed.
 	DetectMS  float64 `json:"detect_ms"`

@@ -1,0 +1,77 @@
+# make            shows the targets
+# Every target may be interrupted; what it started is cleaned up.
+SHELL   := /bin/bash
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PREFIX  ?= /usr/local
+BENCH   ?=
+OUT     ?= out
+
+CONTAINERD_VERSION := github.com/containerd/containerd/v2/version
+LDFLAGS := -s -w -X main.version=$(VERSION) \
+	-X $(CONTAINERD_VERSION).Package=github.com/crsc-io/crsc -X $(CONTAINERD_VERSION).Version=$(VERSION)
+BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+# One package at a time: root tests measure time and share two cores. The
+# compiler runs in parallel all the same, in the step before.
+GOTEST  := go test -race -vet=off -p 1 -timeout 20m
+
+# make sends the signal that ends it on to what it runs; "exec" lets it reach
+# the program instead of a shell around it.
+
+.PHONY: help
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+.PHONY: setup
+setup: ## install what the tests and the demo need, into a cache; 4 min the first time
+	@exec testing/env/install
+
+.PHONY: criu
+criu: ## build only CRIU, into the cache
+	@exec testing/env/install packages criu
+
+.PHONY: build
+build: ## build bin/containerd-shim-crsc-v1 and bin/crsc
+	@mkdir -p bin
+	$(BUILD) -o bin/containerd-shim-crsc-v1 ./cmd/containerd-shim-crsc-v1
+	$(BUILD) -o bin/crsc ./cmd/crsc
+
+.PHONY: demo
+demo: setup build ## five crashes under load, and what clients noticed; half a minute
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-demo ./testing/demo/cmd/crsc-demo
+	@exec bin/testing/crsc-demo -kills 5 -out $(OUT)/demo.json $(ARGS)
+
+.PHONY: soak
+soak: setup build ## 200 crashes under load, and whether the shim grows; ten minutes
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-demo ./testing/demo/cmd/crsc-demo
+	@exec bin/testing/crsc-demo -instance soak -kills 200 -duration 8m -watch -out $(OUT)/soak.json $(ARGS)
+
+.PHONY: test
+test: setup build lint ## everything, with the race detector, as root; under 25 min
+	@exec go build -race ./...
+	@exec testing/env/env exec --down -- $(GOTEST) ./...
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, import directions
+	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './bin/*' -not -path './.*')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
+	@exec go run ./testing/lint/cmd/crsc-lint
+	@exec go vet ./...
+	@PATH=$$(testing/env/cachedir)/bin:$$PATH; exec staticcheck ./...
+
+.PHONY: bench
+bench: setup build ## make bench BENCH=recovery; without BENCH: shows the names
+	@if [ -z '$(BENCH)' ]; then ls testing/bench/cmd 2>/dev/null || echo 'no benchmarks'; exit 2; fi; \
+	if [ ! -d 'testing/bench/cmd/$(BENCH)' ]; then echo 'no benchmark $(BENCH)'; exit 2; fi
+	@CGO_ENABLED=0 go build -o bin/testing/bench-$(BENCH) ./testing/bench/cmd/$(BENCH)
+	@exec bin/testing/bench-$(BENCH) -out $(OUT)/bench-$(BENCH).json $(ARGS)
+
+.PHONY: install
+install: build ## install into DESTDIR/PREFIX/bin
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 0755 bin/containerd-shim-crsc-v1 bin/crsc '$(DESTDIR)$(PREFIX)/bin/'
+
+.PHONY: clean
+clean: ## take all environments of this clone down, remove what was built
+	@if [ -x bin/testing/crsc-env ]; then \
+	for i in '' demo soak; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
+	rm -rf bin out

@@ -1,0 +1,133 @@
+package config
+
+import (
+	"fmt"
+	"time"
+)
+
+// Off is the value of a trigger or a limit that is switched off.
+const Off = 0
+
+// Config is everything that decides how one container is treated.
+type Config struct {
+	// Enabled says that the container is to be protected.
+	Enabled bool
+	// Interval is the longest time between two checkpoints; Off: the clock
+	// does not trigger checkpoints.
+	Interval time.Duration
+	// JournalSize is the number of journalled bytes since the last checkpoint
+	// that triggers the next one; Off: the amount does not trigger checkpoints.
+	JournalSize int64
+	// JournalRecords is the number of input records since the last checkpoint
+	// that triggers the next one; Off: their number does not.
+	JournalRecords int64
+	// JournalMaxSize is the number of bytes that the journal may hold on disk.
+	JournalMaxSize int64
+	// Durability says what the journal must survive before output is released.
+	Durability Durability
+	// Order says how the order is learned in which the application consumes
+	// its input.
+	Order Order
+	// Budget limits how often the container is recovered in place.
+	Budget Budget
+	// RecoverOOM says that a container killed for lack of memory is recovered.
+	RecoverOOM bool
+	// SafeVolumes are absolute, clean paths in the container, sorted, of
+	// writable volumes that their owner declares safe to be newer than memory.
+	SafeVolumes []string
+	// ExcludePorts are the ports of the container, sorted and not overlapping,
+	// that are not proxied.
+	ExcludePorts []PortRange
+
+	// StateDir is the absolute path under which the shim keeps checkpoints,
+	// journals and status files, as <StateDir>/<namespace>/<container id>.
+	StateDir string
+	// CRIU is the absolute path of the criu binary; empty: found on PATH.
+	CRIU string
+	// LogLevel is the level of the shim's log: trace, debug, info, warn, error.
+	LogLevel string
+}
+
+// Excluded reports whether connections to port are left alone.
+func (c *Config) Excluded(port uint16) bool {
+	for _, r := range c.ExcludePorts {
+		if r.First <= port && port <= r.Last {
+			return true
+		}
+	}
+	return false
+}
+
+// clone returns a copy that shares nothing with c.
+func (c *Config) clone() *Config {
+	d := *c
+	d.SafeVolumes = append([]string(nil), c.SafeVolumes...)
+	d.ExcludePorts = append([]PortRange(nil), c.ExcludePorts...)
+	return &d
+}
+
+// validate checks what concerns more than one key.
+func (c *Config) validate() error {
+	if c.JournalSize != Off && c.JournalMaxSize < c.JournalSize {
+		return &KeyError{
+			Key: KeyJournalMaxSize, Value: FormatSize(c.JournalMaxSize), Err: ErrConflict,
+			Hint: fmt.Sprintf("it must be at least %s, which is %s", KeyJournalSize, FormatSize(c.JournalSize)),
+		}
+	}
+	return nil
+}
+
+// Durability is what committed input survives.
+type Durability int
+
+// The durability classes, from the cheapest to the safest.
+const (
+	DurabilityMemory    Durability = iota // a crash of the container
+	DurabilityPageCache                   // also a crash of the shim
+	DurabilityDisk                        // also a crash of the host
+)
+
+// String returns the form that the annotation has.
+func (d Durability) String() string { return [...]string{"memory", "page-cache", "disk"}[d] }
+
+// Order is a source of the order of consumption.
+type Order int
+
+// The sources of the order of consumption.
+const (
+	OrderAuto       Order = iota // tracepoint where the kernel offers it, else serial
+	OrderTracepoint              // observed by a BPF program, costs next to nothing
+	OrderSerial                  // one input at a time
+)
+
+// String returns the form that the annotation has.
+func (o Order) String() string { return [...]string{"auto", "tracepoint", "serial"}[o] }
+
+// Budget is the number of recoveries in place within a moving window of time.
+type Budget struct {
+	// Unlimited makes the other fields meaningless.
+	Unlimited bool
+	// Recoveries may be 0: then every crash is reported as a plain exit.
+	Recoveries int
+	// Window is positive.
+	Window time.Duration
+}
+
+// String returns the form that the annotation has.
+func (b Budget) String() string {
+	if b.Unlimited {
+		return "unlimited"
+	}
+	return fmt.Sprintf("%d/%s", b.Recoveries, formatDuration(b.Window))
+}
+
+// PortRange holds the ports First to Last, both included.
+type PortRange struct{ First, Last uint16 }
+
+// String returns the form that the annotation has.
+func (r PortRange) String() string {
+	if r.First == r.Last {
+		return fmt.Sprint(r.First)
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}

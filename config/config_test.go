@@ -1,0 +1,226 @@
+package config
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func parseNode(t *testing.T, text string) *Node {
+	t.Helper()
+	n, err := Parse([]byte(text))
+	require.NoError(t, err)
+	return n
+}
+
+func TestBuiltInDefaults(t *testing.T) {
+	c, err := parseNode(t, "").Container(map[string]string{"io.kubernetes.pod": "x"})
+	require.NoError(t, err)
+	assert.Equal(t, &Config{
+		Interval: 10 * time.Second, JournalSize: 4 << 20, JournalRecords: 4000, JournalMaxSize: 256 << 20,
+		Durability: DurabilityPageCache, Order: OrderAuto, Budget: Budget{Recoveries: 10, Window: 10 * time.Minute},
+		StateDir: "/var/lib/crsc", LogLevel: "info",
+	}, c)
+}
+
+func TestEveryAnnotationHasAnEffect(t *testing.T) {
+	n := parseNode(t, "")
+	c, err := n.Container(map[string]string{
+		KeyEnabled: "true", KeyInterval: "250ms", KeyJournalSize: "1Mi", KeyJournalRecords: "off",
+		KeyJournalMaxSize: "1Gi", KeyDurability: "disk", KeyOrder: "serial", KeyBudget: "5/1h",
+		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,8080, 101,95-96",
+	})
+	require.NoError(t, err)
+	assert.Equal(t, &Config{
+		Enabled: true, Interval: 250 * time.Millisecond, JournalSize: 1 << 20, JournalRecords: Off,
+		JournalMaxSize: 1 << 30, Durability: DurabilityDisk, Order: OrderSerial,
+		Budget: Budget{Recoveries: 5, Window: time.Hour}, RecoverOOM: true,
+		SafeVolumes: []string{"/a", "/b"}, ExcludePorts: []PortRange{{90, 101}, {8080, 8080}},
+		StateDir: "/var/lib/crsc", LogLevel: "info",
+	}, c)
+	assert.True(t, c.Excluded(100))
+	assert.False(t, c.Excluded(102))
+
+	before, err := n.Container(nil)
+	require.NoError(t, err)
+	assert.False(t, before.Enabled, "one container's annotations must not leak into the node's defaults")
+}
+
+func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
+	bad := map[string][]string{
+		KeyEnabled:        {"", "yes", "True", "1"},
+		KeyInterval:       {"", "0", "99ms", "-5s", "10", "ten seconds", "Off"},
+		KeyJournalSize:    {"", "4M", "4MB", "1.5Mi", "-4Mi", "+4Mi", "9999999999999Ti", "63Ki", "0", "4 Mi", "Mi"},
+		KeyJournalRecords: {"", "0", "-1", "1e3", "0x10", "1_000"},
+		KeyJournalMaxSize: {"off", "1", ""},
+		KeyDurability:     {"", "fsync", "Disk"},
+		KeyOrder:          {"", "strict"},
+		KeyBudget:         {"", "5", "5/", "/5m", "-1/5m", "5/0s", "5/10", "1.5/1m", "99999999999999999999/1m"},
+		KeyRecoverOOM:     {"", "on"},
+		KeySafeVolumes:    {"data", "/data/", "/a/../b", "/a,,/b", "/", "/a\x00"},
+		KeyExcludePorts:   {"0", "65536", "80-", "90-80", "http", "80,,81", "-1"},
+	}
+	n := parseNode(t, "")
+	require.Len(t, bad, len(keys()), "a new annotation needs its malformed values here")
+	for name, values := range bad {
+		for _, v := range append(values, strings.Repeat("9", maxValue+1)) {
+			_, err := n.Container(map[string]string{name: v})
+			if !assert.ErrorIs(t, err, ErrMalformed, "%s=%q", name, v) {
+				continue
+			}
+			k, _ := find(keys(), name)
+			assert.ErrorContains(t, err, name)
+			assert.ErrorContains(t, err, k.form)
+			assert.Less(t, len(err.Error()), 600, "an error must stay readable whatever the value is")
+		}
+	}
+}
+
+func TestUnknownKeySuggestsTheNearest(t *testing.T) {
+	_, err := parseNode(t, "").Container(map[string]string{"crsc.io/checkpoint-intervall": "2s"})
+	require.ErrorIs(t, err, ErrUnknownKey)
+	assert.EqualError(t, err, `crsc.io/checkpoint-intervall="2s": unknown key; did you mean crsc.io/checkpoint-interval?`)
+	_, err = parseNode(t, "").Container(map[string]string{"crsc.io/": ""})
+	require.ErrorIs(t, err, ErrUnknownKey)
+}
+
+func TestJournalLimitBelowTrigger(t *testing.T) {
+	_, err := parseNode(t, "").Container(map[string]string{KeyJournalMaxSize: "1Mi"})
+	require.ErrorIs(t, err, ErrConflict)
+	_, err = parseNode(t, "").Container(map[string]string{KeyJournalMaxSize: "1Mi", KeyJournalSize: "off"})
+	require.NoError(t, err)
+	_, err = Parse([]byte("[defaults]\njournal-max-size = \"1Mi\""))
+	require.ErrorIs(t, err, ErrConflict)
+}
+
+const strictNode = `
+state_dir = "/srv/crsc"
+criu = "/opt/criu"
+log_level = "debug"
+[defaults]
+checkpoint-interval = "30s"
+"crsc.io/durability" = "disk"
+[annotations]
+allow = ["checkpoint-*", "crsc.io/durability", "recovery-budget"]
+forbid = ["checkpoint-journal-size"]
+[bounds.checkpoint-interval]
+min = "5s"
+max = "1m"
+[bounds.durability]
+min = "page-cache"
+[bounds.recovery-budget]
+max = "60/1h"
+`
+
+func TestNodeFile(t *testing.T) {
+	n := parseNode(t, strictNode)
+	c, err := n.Container(map[string]string{KeyEnabled: "true"})
+	require.NoError(t, err)
+	assert.Equal(t, 30*time.Second, c.Interval)
+	assert.Equal(t, DurabilityDisk, c.Durability)
+	assert.Equal(t, "/srv/crsc", c.StateDir)
+	assert.Equal(t, "/opt/criu", c.CRIU)
+	assert.Equal(t, "debug", c.LogLevel)
+
+	for _, tc := range []struct {
+		key, value string
+		want       error
+	}{
+		{KeyInterval, "5s", nil}, {KeyInterval, "4s", ErrOutOfBounds}, {KeyInterval, "61s", ErrOutOfBounds},
+		{KeyInterval, "off", ErrOutOfBounds}, {KeyJournalSize, "1Mi", ErrForbidden}, {KeyOrder, "serial", ErrForbidden},
+		{KeyJournalRecords, "5", nil}, {KeyDurability, "memory", ErrOutOfBounds}, {KeyDurability, "page-cache", nil},
+		{KeyBudget, "unlimited", ErrOutOfBounds}, {KeyBudget, "1/1m", nil}, {KeyBudget, "2/1m", ErrOutOfBounds},
+	} {
+		_, err := n.Container(map[string]string{tc.key: tc.value})
+		if tc.want == nil {
+			assert.NoError(t, err)
+			continue
+		}
+		assert.ErrorIs(t, err, tc.want, "%s=%s", tc.key, tc.value)
+	}
+}
+
+func TestFaultyNodeFiles(t *testing.T) {
+	for text, want := range map[string]error{
+		`state-dir = "/x"`:                                         ErrUnknownKey,
+		`state_dir = "x"`:                                          ErrMalformed,
+		`state_dir = "/"`:                                          ErrMalformed,
+		`criu = "criu"`:                                            ErrMalformed,
+		`log_level = "loud"`:                                       ErrMalformed,
+		`state_dir = `:                                             ErrMalformed,
+		`state_dir = 5`:                                            ErrMalformed,
+		"[defaults]\nintervall = '1s'":                             ErrUnknownKey,
+		"[defaults]\ncheckpoint-interval = '1'":                    ErrMalformed,
+		"[defaults]\ncheckpoint-interval = 10":                     ErrMalformed,
+		"[annotations]\nforbid = ['volumes']":                      ErrUnknownKey,
+		"[annotations]\nforbid = ['[']":                            ErrUnknownKey,
+		"[bounds.order]\nmin = 'serial'":                           ErrMalformed,
+		"[bounds.checkpoint-interval]\nmin = '20s'":                ErrOutOfBounds,
+		"[bounds.checkpoint-interval]\nmin = '20s'\nmax = '10s'":   ErrConflict,
+		"[bounds.checkpoint-interval]\nleast = '20s'":              ErrUnknownKey,
+		"[bounds.checkpoint-interval]\nmin = 'a'":                  ErrMalformed,
+		"[bounds.checkpoint-journal-records]\nmax = '10'\nmin='1'": ErrOutOfBounds,
+	} {
+		_, err := Parse([]byte(text))
+		assert.ErrorIs(t, err, want, "%s", text)
+	}
+}
+
+func TestLoadFindsTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "node.toml")
+	require.NoError(t, os.WriteFile(file, []byte(`state_dir = "/a"`), 0o600))
+	n, err := Load(file)
+	require.NoError(t, err)
+	assert.Equal(t, "/a", n.StateDir)
+
+	t.Setenv(EnvNodeFile, file)
+	n, err = Load("")
+	require.NoError(t, err)
+	assert.Equal(t, "/a", n.StateDir)
+
+	t.Setenv(EnvNodeFile, file+".missing")
+	_, err = Load("")
+	require.ErrorIs(t, err, os.ErrNotExist, "a file that was named must exist")
+
+	require.NoError(t, os.WriteFile(file, []byte("\n\nstat_dir = \"/a\""), 0o600))
+	_, err = Load(file)
+	require.ErrorIs(t, err, ErrUnknownKey)
+	assert.ErrorContains(t, err, file)
+	assert.ErrorContains(t, err, "line 3")
+}
+
+func TestSizesRoundTrip(t *testing.T) {
+	for _, n := range []int64{0, 1, 1023, 1024, 1 << 20, 3 << 19, 1 << 40, 5 << 40, math.MaxInt64} {
+		got, err := ParseSize(FormatSize(n))
+		require.NoError(t, err)
+		assert.Equal(t, n, got)
+	}
+}
+
+func TestDocumentationMatchesTheCode(t *testing.T) {
+	const file = "../docs/CONFIGURATION.md"
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	const begin, end = "<!-- annotations -->\n", "<!-- /annotations -->\n"
+	head, rest, ok := strings.Cut(string(data), begin)
+	require.True(t, ok, "%s needs the line %s", file, begin)
+	table, tail, ok := strings.Cut(rest, end)
+	require.True(t, ok, "%s needs the line %s", file, end)
+	if table != Table() && os.Getenv("CRSC_UPDATE_DOCS") != "" {
+		require.NoError(t, os.WriteFile(file, []byte(head+begin+Table()+end+tail), 0o644))
+		return
+	}
+	assert.Equal(t, Table(), table, "run: CRSC_UPDATE_DOCS=1 go test ./config")
+
+	_, example, ok := strings.Cut(tail, "```toml\n")
+	require.True(t, ok)
+	example, _, _ = strings.Cut(example, "```")
+	_, err = Parse([]byte(example))
+	assert.NoError(t, err, "the example of %s must be a valid node file", file)
+}
