@@ -52,14 +52,8 @@ func dump(t testing.TB, fd, family int, local, remote netip.AddrPort) *image {
 	must(t, "TCP_INFO", err)
 	im := &image{Peer: Peer{
 		Local: local, Remote: remote, Family: family, State: info.State,
-		OutqLen: ioctlInt(t, fd, unix.SIOCOUTQ), UnsqLen: ioctlInt(t, fd, sioOutqNSD),
-		InqLen:  ioctlInt(t, fd, unix.SIOCINQ),
 		OptMask: uint32(info.Options), HasWindow: true,
 	}}
-	if sentFIN(im.State) {
-		im.OutqLen -= min(im.OutqLen, 1)
-		im.UnsqLen -= min(im.UnsqLen, 1)
-	}
 	mss, err := unix.GetsockoptInt(fd, unix.SOL_TCP, unix.TCP_MAXSEG)
 	must(t, "TCP_MAXSEG", err)
 	im.MSSClamp = uint32(mss)
@@ -68,6 +62,24 @@ func dump(t testing.TB, fd, family int, local, remote netip.AddrPort) *image {
 	ts, err := unix.GetsockoptInt(fd, unix.SOL_TCP, unix.TCP_TIMESTAMP)
 	must(t, "TCP_TIMESTAMP", err)
 	im.Timestamp = uint32(ts)
+	for !im.dumpQueues(t, fd) {
+	}
+	unix.Close(fd)
+	return im
+}
+
+// dumpQueues reads lengths, window and queues. It reports false if an
+// acknowledgement arrived meanwhile: the socket is live, unlike CRIU's.
+func (im *image) dumpQueues(t testing.TB, fd int) bool {
+	t.Helper()
+	im.OutqLen, im.UnsqLen = ioctlInt(t, fd, unix.SIOCOUTQ), ioctlInt(t, fd, sioOutqNSD)
+	im.InqLen = ioctlInt(t, fd, unix.SIOCINQ)
+	if sentFIN(im.State) {
+		im.OutqLen -= min(im.OutqLen, 1)
+		im.UnsqLen -= min(im.UnsqLen, 1)
+	}
+	im.InqSeq, im.inq = dumpQueue(t, fd, queueRecv, im.InqLen)
+	im.OutqSeq, im.outq = dumpQueue(t, fd, queueSend, im.OutqLen)
 	var w [5]uint32
 	size := uint32(unsafe.Sizeof(w))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_TCP, unix.TCP_REPAIR_WINDOW,
@@ -76,13 +88,11 @@ func dump(t testing.TB, fd, family int, local, remote netip.AddrPort) *image {
 		t.Fatal("TCP_REPAIR_WINDOW", errno)
 	}
 	im.SndWl1, im.SndWnd, im.MaxWindow, im.RcvWnd, im.RcvWup = w[0], w[1], w[2], w[3], w[4]
-	im.InqSeq, im.inq = dumpQueue(t, fd, queueRecv, im.InqLen)
-	im.OutqSeq, im.outq = dumpQueue(t, fd, queueSend, im.OutqLen)
-	unix.Close(fd)
-	return im
+	return len(im.inq) == int(im.InqLen) && len(im.outq) == int(im.OutqLen)
 }
 
-func dumpQueue(t testing.TB, fd, queue int, n uint32) (uint32, []byte) {
+// dumpQueue peeks at a queue; data is as long as the queue is now.
+func dumpQueue(t testing.TB, fd, queue int, n uint32) (seq uint32, data []byte) {
 	t.Helper()
 	seq, err := getSeq(fd, queue)
 	must(t, "sequence", err)
@@ -91,10 +101,8 @@ func dumpQueue(t testing.TB, fd, queue int, n uint32) (uint32, []byte) {
 	}
 	buf := make([]byte, n+1)
 	got, _, err := unix.Recvfrom(fd, buf, unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	if err != nil || got != int(n) {
-		t.Fatalf("peek queue %d: %d of %d bytes, %v", queue, got, n, err)
-	}
-	return seq, buf[:n]
+	must(t, "peek", err)
+	return seq, buf[:got]
 }
 
 func familySockaddr(family int, a netip.AddrPort) unix.Sockaddr {
@@ -180,20 +188,10 @@ func (im *image) fins(t testing.TB, ns, fd int, inq, outq uint32) {
 		}
 	}
 	fake := func(ack uint32, flags byte) {
-		from := Peer{Local: im.Remote, Remote: im.Local, RcvWscale: im.SndWscale}
-		pkt := finPacket(&from, &Mirror{Rcv: inq, Snd: ack, SndWnd: im.SndWnd})
-		if flags == tcpACK {
-			pkt = patchACK(&from, pkt)
-		}
-		n := networkOf(im.Local.Addr())
-		var raw int
-		nstest.In(t, ns, func() (err error) {
-			raw, err = unix.Socket(n.family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-			return err
-		})
-		defer unix.Close(raw)
-		must(t, "mark", unix.SetsockoptInt(raw, unix.SOL_SOCKET, unix.SO_MARK, soccrMark))
-		must(t, "fake packet", unix.Sendto(raw, pkt, 0, sockaddr(netip.AddrPortFrom(im.Local.Addr(), 0))))
+		must(t, "fake packet", sendRaw(ns, soccrMark, segment{
+			from: im.Remote, to: im.Local, seq: inq, ack: ack, flags: flags,
+			window: window(im.RcvWnd, 0), // unscaled, as soccr has it
+		}))
 	}
 	if im.State == stateFinWait1 || im.State == stateFinWait2 || im.State == stateClosing {
 		shut(im.State == stateFinWait2)
@@ -207,13 +205,4 @@ func (im *image) fins(t testing.TB, ns, fd int, inq, outq uint32) {
 	if im.State == stateFinWait2 {
 		fake(outq+1, tcpACK)
 	}
-}
-
-// patchACK turns a FIN|ACK packet into a bare ACK.
-func patchACK(from *Peer, pkt []byte) []byte {
-	tcp := pkt[len(pkt)-tcpHeaderLen:]
-	tcp[tcpFlagOffset], tcp[16], tcp[17] = tcpACK, 0, 0
-	sum := checksum(from.Local.Addr().Unmap().AsSlice(), from.Remote.Addr().Unmap().AsSlice(), tcp)
-	tcp[16], tcp[17] = byte(sum>>8), byte(sum)
-	return pkt
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
 	"github.com/crsc-io/crsc/netproxy/redirect"
+	"github.com/crsc-io/crsc/netproxy/sockdiag"
 )
 
 const legPort = 20001
@@ -164,20 +165,26 @@ func (p *pair) crash() *image {
 // recover restores the leg, then the application, as the product does.
 func (p *pair) recover(im *image) {
 	p.t.Helper()
-	leg, err := Restore(p.ns, &im.Peer, Options{Mark: redirect.MarkOwn, SteerMark: redirect.MarkSteer})
+	o := Options{Mark: redirect.MarkOwn, SteerMark: redirect.MarkSteer}
+	m, err := MirrorOf(&im.Peer)
+	must(p.t, "mirror", err)
+	o.SentArrived = len(p.got) >= int(m.Sent-p.base.Out)
+	leg, err := Restore(p.ns, &im.Peer, o)
 	must(p.t, "restore", err)
 	p.t.Cleanup(func() { unix.Close(leg) })
 	time.Sleep(30 * time.Millisecond)
 	p.leg = leg
 	p.app = im.revive(p.t, p.ns)
 	must(p.t, "activate", Activate(leg, &im.Peer))
+	must(p.t, "nudge", Nudge(p.ns, &im.Peer, o))
 	// The journal's part: input from the cut on comes again.
-	m, err := MirrorOf(&im.Peer)
-	must(p.t, "mirror", err)
 	if at := m.Snd - p.base.In; int(at) > len(p.in) {
 		p.t.Fatalf("the application has %d input bytes of %d", at, len(p.in))
 	} else if !m.InputEnded {
 		write(p.t, leg, p.in[at:])
+	}
+	if o.SentArrived {
+		m.Rcv = m.Sent
 	}
 	at := m.Rcv - p.base.Out
 	if int(at) > len(p.got) {
@@ -368,5 +375,61 @@ func TestBaseSeqsWithTraffic(t *testing.T) {
 	}
 	if v, err := unix.GetsockoptInt(p.leg, unix.SOL_SOCKET, unix.SO_REUSEADDR); err != nil || v != 1 {
 		t.Errorf("SO_REUSEADDR is %d, %v", v, err)
+	}
+}
+
+// TestPortRestsNoTime: a leg that closed first leaves a TIME_WAIT, which does
+// not keep its port from being used again at once.
+func TestPortRestsNoTime(t *testing.T) {
+	for _, a := range addressing {
+		t.Run(a.name, func(t *testing.T) {
+			p := newPair(t, a.local, a.family)
+			d, err := sockdiag.Open(p.ns)
+			must(t, "diag", err)
+			defer d.Close()
+			for range 5 {
+				must(t, "shutdown", unix.Shutdown(p.leg, unix.SHUT_WR))
+				read(t, p.app, -1)
+				unix.Close(p.app)
+				read(t, p.leg, -1)
+				unix.Close(p.leg)
+				var s sockdiag.Socket
+				must(t, "lookup", d.Lookup(sockdiag.Tuple{Local: p.peer, Remote: p.local}, &s))
+				if s.State != sockdiag.TimeWait {
+					t.Fatalf("state %d, want TIME_WAIT", s.State)
+				}
+				p.leg, err = Dial(p.ns, Spec{Client: p.peer, App: p.local, Mark: redirect.MarkOwn})
+				must(t, "dial again", err)
+				p.app, _, err = unix.Accept4(p.listener, unix.SOCK_CLOEXEC)
+				must(t, "accept", err)
+				write(t, p.leg, []byte("hello"))
+				read(t, p.app, 5)
+			}
+			unix.Close(p.leg)
+			unix.Close(p.app)
+		})
+	}
+}
+
+// TestAckNow: a delayed acknowledgement stands in the application's send queue
+// until AckNow.
+func TestAckNow(t *testing.T) {
+	p := newPair(t, "10.77.0.2:80", unix.AF_INET)
+	defer unix.Close(p.app)
+	defer unix.Close(p.leg)
+	for range 50 { // out of the quick-acknowledgement phase
+		p.request(10)
+		read(t, p.app, 10)
+		p.reply(10)
+		read(t, p.leg, 10)
+	}
+	p.reply(10)
+	read(t, p.leg, 10)
+	if n := ioctlInt(t, p.app, unix.SIOCOUTQ); n == 0 {
+		t.Fatal("the kernel did not delay the acknowledgement")
+	}
+	must(t, "ack", AckNow(p.leg))
+	if n := ioctlInt(t, p.app, unix.SIOCOUTQ); n != 0 {
+		t.Errorf("%d bytes unacknowledged after AckNow", n)
 	}
 }

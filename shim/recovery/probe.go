@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/crsc-io/crsc/criu"
 )
 
@@ -21,7 +23,7 @@ type probed struct {
 }
 
 // findCRIU finds a CRIU that can do the work.
-func (g *guard) findCRIU(ctx context.Context) (string, error) {
+func (g *guard) findCRIU(ctx context.Context, spec *specs.Spec) (string, error) {
 	path, err := criu.Find(g.cfg.CRIU)
 	if err != nil {
 		return "", unprotected("%v", err)
@@ -33,7 +35,14 @@ func (g *guard) findCRIU(ctx context.Context) (string, error) {
 	if len(f.Missing) > 0 {
 		return "", unprotected("%s", f)
 	}
+	if f.RootOnly && !runsAsRoot(spec) {
+		return "", unprotected("the container's user is not 0:0 and the shim lacks CAP_SYS_RESOURCE, so CRIU can't read its limits")
+	}
 	return path, nil
+}
+
+func runsAsRoot(spec *specs.Spec) bool {
+	return spec.Process != nil && spec.Process.User.UID == 0 && spec.Process.User.GID == 0
 }
 
 func (g *guard) features(ctx context.Context, path string) (criu.Features, error) {

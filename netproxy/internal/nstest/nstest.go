@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	vns "github.com/vishvananda/netns"
@@ -74,7 +75,26 @@ func Pair(t testing.TB) (app, client int) {
 	})
 	configure(t, app, App4, App6, Client4, Client6)
 	configure(t, client, Client4, Client6, App4, App6)
+	awaitLocal(t, app, App6)
+	awaitLocal(t, client, Client6)
 	return app, client
+}
+
+// awaitLocal waits until the kernel, which adds IPv6 addresses from a work
+// queue once the link is up, delivers to addr.
+func awaitLocal(t testing.TB, ns int, addr netip.Addr) {
+	t.Helper()
+	In(t, ns, func() error {
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+			r, err := netlink.RouteGet(addr.AsSlice())
+			if err == nil && len(r) > 0 && r[0].Type == unix.RTN_LOCAL {
+				return nil
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%v is still not local: %v, %v", addr, r, err)
+			}
+		}
+	})
 }
 
 func configure(t testing.TB, ns int, v4, v6, gw4, gw6 netip.Addr) {

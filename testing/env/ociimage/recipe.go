@@ -49,8 +49,8 @@ func recipes() []recipe {
 		entrypoint: []string{"redis-server", "--save", "", "--appendonly", "no",
 			"--protected-mode", "no", "--bind", "*", "-::*"},
 		workDir: "/data",
-		user:    "999:999",
-		dirs:    []dir{{"/data", 0o755, 999, 999}},
+		user:    "0:0",
+		dirs:    []dir{{"/data", 0o755, 0, 0}},
 	}, {
 		name:       "memcached",
 		packages:   []string{"memcached"},

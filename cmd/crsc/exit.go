@@ -1,0 +1,30 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/crsc-io/crsc/journal"
+)
+
+// Exit codes. They are part of the interface: scripts rely on them.
+const (
+	exitOK          = 0
+	exitTornTail    = 1 // the journal's last write was interrupted; recoverable
+	exitCorrupt     = 2 // committed data is damaged or missing
+	exitUnsupported = 3 // the journal has a version that this build can't read
+	exitFailure     = 4 // anything else: usage, permissions, no journal
+)
+
+func exitCode(err error) int {
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, journal.ErrTornTail):
+		return exitTornTail
+	case errors.Is(err, journal.ErrCorrupt):
+		return exitCorrupt
+	case errors.Is(err, journal.ErrUnsupportedVersion):
+		return exitUnsupported
+	}
+	return exitFailure
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/crsc-io/crsc/journal"
+)
+
+// jsonRecord is a record as JSON: only the fields of its type are there.
+type jsonRecord struct {
+	Position    uint64  `json:"position"`
+	End         uint64  `json:"end"`
+	Time        string  `json:"time,omitempty"` // RFC 3339, UTC
+	Type        string  `json:"type"`
+	Conn        *uint32 `json:"conn,omitempty"`
+	Offset      *uint64 `json:"offset,omitempty"`
+	Length      *uint64 `json:"length,omitempty"`
+	AfterOutput *uint64 `json:"after_output,omitempty"`
+	Hash        string  `json:"hash,omitempty"` // xxhash64, hexadecimal
+	Direction   string  `json:"direction,omitempty"`
+	Client      string  `json:"client,omitempty"`
+	Server      string  `json:"server,omitempty"`
+	LegPort     *uint16 `json:"leg_port,omitempty"`
+	Kind        string  `json:"kind,omitempty"`
+	Mark        string  `json:"mark,omitempty"`
+	Checkpoint  *uint64 `json:"checkpoint,omitempty"`
+	Payload     []byte  `json:"payload,omitempty"` // base64
+}
+
+func printJSON(w io.Writer, rec *journal.Record, o dumpOptions) error {
+	j := jsonRecord{Position: uint64(rec.Position), End: uint64(rec.End), Type: rec.Type.String()}
+	if !rec.Time.IsZero() {
+		j.Time = rec.Time.UTC().Format(time.RFC3339Nano)
+	}
+	if rec.Type != journal.TypeMark {
+		j.Conn = &rec.Conn
+	}
+	length := uint64(len(rec.Payload))
+	switch rec.Type {
+	case journal.TypeOpen:
+		j.Direction, j.LegPort = rec.Open.Direction.String(), &rec.Open.LegPort
+		j.Client, j.Server = rec.Open.Client.String(), rec.Open.Server.String()
+	case journal.TypeInput:
+		j.Offset, j.Length, j.AfterOutput = &rec.Offset, &length, &rec.OutPos
+	case journal.TypeConsumed:
+		j.Offset = &rec.Offset
+	case journal.TypeOutput:
+		length = uint64(rec.Length)
+		j.Offset, j.Length, j.Hash = &rec.Offset, &length, fmt.Sprintf("%016x", rec.Hash)
+	case journal.TypeOutputBytes:
+		j.Offset, j.Length = &rec.Offset, &length
+	case journal.TypeClose:
+		j.Direction, j.Kind, j.Offset = rec.Direction.String(), rec.Close.String(), &rec.Offset
+	case journal.TypeMark:
+		j.Mark, j.Checkpoint = rec.Mark.String(), &rec.Checkpoint
+	}
+	if o.payload {
+		j.Payload = rec.Payload
+	}
+	return json.NewEncoder(w).Encode(j)
+}

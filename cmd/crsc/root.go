@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// run executes one command line and returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.Execute()
+	if err != nil {
+		// Nothing is left to do when even stderr is gone.
+		_, _ = fmt.Fprintln(stderr, "crsc:", err)
+	}
+	return exitCode(err)
+}
+
+// newRoot returns the command tree. A new subcommand is a file of its own with
+// a constructor, added here.
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "crsc",
+		Short:         "Look at containers that survive crashes, and at what is kept for them",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          help,
+	}
+	root.AddCommand(newJournal())
+	return root
+}
+
+// help is what a command with subcommands does by itself. Without it cobra
+// takes an unknown subcommand for a request for help, and exits with 0.
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }

@@ -1,0 +1,292 @@
+package criu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/checkpoint-restore/go-criu/v7/rpc"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+)
+
+// DumpOptions says what to dump and where to.
+type DumpOptions struct {
+	// Path of the CRIU binary, as Find returns it.
+	Path string
+	// Root is runc's state directory (its --root) and ID the container in it.
+	Root, ID string
+	// Pins of the container.
+	Pins *Pins
+	// Images is the directory for the images. It must exist and be empty.
+	Images string
+	// LogLevel of CRIU, 1 (errors) to 4. 0 is 1: every line costs frozen time.
+	LogLevel int
+	// GhostLimit is the largest deleted but open file that is put into the
+	// images, in bytes. 0 is DefaultGhostLimit. A larger one fails the dump.
+	GhostLimit uint32
+	// OnPreDump, if set, is called when CRIU is started and warm, before the
+	// tasks are frozen.
+	OnPreDump func() error
+	// OnPostDump, if set, is called when all images are written, while the
+	// tasks are still frozen: the place to capture writable layer and scratch
+	// mounts.
+	OnPostDump func() error
+	// Start runs the child; nil is os/exec. A process that reaps all its
+	// children, like a shim, has to set it.
+	Start StartFunc
+}
+
+// DefaultGhostLimit is the default of DumpOptions.GhostLimit.
+const DefaultGhostLimit = 64 << 20
+
+const (
+	dumpLog = "dump.log"
+	// descriptorsFile names what the init's standard descriptors were. Name and
+	// format are runc's, so that runc can restore the images too.
+	descriptorsFile = "descriptors.json"
+)
+
+func (o *DumpOptions) defaultsAndValidate() error {
+	if o.Path == "" || o.Root == "" || o.ID == "" || o.Images == "" || o.Pins == nil {
+		return errors.New("dump: Path, Root, ID, Images and Pins are required")
+	}
+	if o.LogLevel == 0 {
+		o.LogLevel = 1
+	}
+	if o.GhostLimit == 0 {
+		o.GhostLimit = DefaultGhostLimit
+	}
+	if o.Start == nil {
+		o.Start = startChild
+	}
+	return nil
+}
+
+// Dump writes a checkpoint of the running container into images, and leaves the
+// container running, also if it fails. A failure of CRIU is an *Error. When ctx
+// ends, CRIU stops at its next question to us (before the freeze, or at its
+// end), and the error is ErrCanceled.
+//
+// No other operation on the container (runc exec, update, pause, kill) may hold
+// it half way while Dump runs; processes that come and go are no problem.
+func Dump(ctx context.Context, o DumpOptions) (DumpStats, error) {
+	d := dump{DumpOptions: o, begun: time.Now()}
+	if err := d.defaultsAndValidate(); err != nil {
+		return DumpStats{}, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return DumpStats{}, fmt.Errorf("dump %s: %w: %w", o.ID, ErrCanceled, err)
+	}
+	if err := d.run(ctx); err != nil {
+		return d.stats, fmt.Errorf("dump %s: %w", o.ID, err)
+	}
+	d.stats.Total = time.Since(d.begun)
+	return d.stats, nil
+}
+
+// dump is one Dump under way.
+type dump struct {
+	DumpOptions
+	stats  DumpStats
+	begun  time.Time
+	frozen time.Time // when the hook before the freeze returned
+	meta   meta
+
+	freezeErr error // of freezing a container that a dying CRIU let go of
+}
+
+func (d *dump) run(ctx context.Context) error {
+	state, err := loadState(d.Root, d.ID)
+	if err != nil {
+		return err
+	}
+	cgroups, err := state.cgroups()
+	if err != nil {
+		return err
+	}
+	if err := checkThawed(cgroups); err != nil {
+		return err
+	}
+	pid, err := state.pid()
+	if err != nil {
+		return err
+	}
+	if err := d.writeDescriptors(state); err != nil {
+		return err
+	}
+	if err := d.chooseNamespaces(); err != nil {
+		return err
+	}
+	namespaces, err := d.Pins.paths(&d.meta)
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(d.Images)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	child, err := spawn{path: d.Path, namespaces: namespaces, start: d.Start}.run()
+	if err != nil {
+		return err
+	}
+	torn := false
+	child.onDeath = func() {
+		torn = true
+		d.freezeErr = freeze(cgroups, true)
+	}
+	_, err = child.call(ctx, d.request(pid, dir), d.notify)
+	if torn {
+		err = fmt.Errorf("%w: %w", ErrTorn, errors.Join(err, d.freezeErr, cure(cgroups), freeze(cgroups, false)))
+	}
+	if err != nil {
+		return explain("dump", filepath.Join(d.Images, dumpLog), err)
+	}
+	if err := d.meta.write(d.Images); err != nil {
+		return err
+	}
+	d.stats.Thaw = time.Since(d.frozen) - d.stats.Dump - d.stats.PostDump
+	return d.stats.load(d.Images)
+}
+
+// chooseNamespaces decides which namespaces stay out of the images. A private
+// IPC namespace with System V objects must go in, for they have to be rolled
+// back with the memory.
+func (d *dump) chooseNamespaces() error {
+	for _, ns := range d.Pins.Namespaces {
+		if ns.Type == specs.IPCNamespace && ns.Private {
+			used, err := hasSysV(ns.Path)
+			if err != nil {
+				return err
+			}
+			if used {
+				continue
+			}
+		}
+		d.meta.Namespaces = append(d.meta.Namespaces, ns.Type)
+	}
+	return nil
+}
+
+// settle reads what is not in CRIU's images, while the tasks are frozen.
+func (d *dump) settle() error {
+	var paths []string
+	ipc, uts := d.Pins.namespace(specs.IPCNamespace), d.Pins.namespace(specs.UTSNamespace)
+	ipc.Private = ipc.Private && d.meta.has(ipc.Type)
+	for _, ns := range []PinnedNamespace{ipc, uts} {
+		if ns.Private {
+			paths = append(paths, ns.Path)
+		}
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	return onThread(func() error {
+		if err := enter(paths); err != nil {
+			return err
+		}
+		if uts.Private {
+			if err := d.meta.readHostname(); err != nil {
+				return err
+			}
+		}
+		if ipc.Private {
+			return eachSysV(func(func() error) error { return ErrBusy })
+		}
+		return nil
+	})
+}
+
+func (d *dump) writeDescriptors(state *runcState) error {
+	names, err := state.stdio()
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(names)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(d.Images, descriptorsFile), b, 0o600)
+}
+
+func (d *dump) request(pid int, dir *os.File) *rpc.CriuReq {
+	opts := &rpc.CriuOpts{
+		ImagesDirFd:   proto.Int32(int32(dir.Fd())),
+		LogLevel:      proto.Int32(int32(d.LogLevel)),
+		LogFile:       proto.String(dumpLog),
+		NotifyScripts: proto.Bool(true),
+		Pid:           proto.Int32(int32(pid)),
+		LeaveRunning:  proto.Bool(true),
+		// Connections that an application has not accepted yet make a dump
+		// fail otherwise.
+		TcpEstablished:  proto.Bool(true),
+		TcpSkipInFlight: proto.Bool(true),
+		// The cut is read from the images: nothing has to be kept from
+		// arriving, and CRIU's own locks fork and may stay behind.
+		NetworkLock: rpc.CriuNetworkLockMethod_SKIP.Enum(),
+		// The cgroups outlive the init. Dumping them costs 11 ms frozen.
+		ManageCgroups:     proto.Bool(false),
+		ManageCgroupsMode: rpc.CriuCgMode_IGNORE.Enum(),
+		ExtUnixSk:         proto.Bool(true),
+		FileLocks:         proto.Bool(true),
+		OrphanPtsMaster:   proto.Bool(true),
+		GhostLimit:        proto.Uint32(d.GhostLimit),
+		// No FreezeCgroup: CRIU polls it in steps of 100 ms (seize.c).
+	}
+	for _, m := range d.Pins.Mounts {
+		opts.ExtMnt = append(opts.ExtMnt, &rpc.ExtMountMap{Key: proto.String(m.Container), Val: proto.String(m.Container)})
+	}
+	return &rpc.CriuReq{Type: rpc.CriuReqType_DUMP.Enum(), Opts: opts}
+}
+
+func (d *dump) notify(script string, _ int, files []*os.File) error {
+	closeAll(files)
+	switch script {
+	case "pre-dump":
+		d.stats.Start = time.Since(d.begun)
+		begun := time.Now()
+		err := hook(script, d.OnPreDump)
+		d.frozen = time.Now()
+		d.stats.PreDump = d.frozen.Sub(begun)
+		return err
+	case "post-dump":
+		begun := time.Now()
+		d.stats.Dump = begun.Sub(d.frozen)
+		err := d.settle()
+		if err == nil {
+			err = hook(script, d.OnPostDump)
+		}
+		d.stats.PostDump = time.Since(begun)
+		return err
+	}
+	return nil
+}
+
+func hook(name string, fn func() error) error {
+	if fn == nil {
+		return nil
+	}
+	if err := fn(); err != nil {
+		return fmt.Errorf("%s: %w: %w", name, ErrHook, err)
+	}
+	return nil
+}
+
+// explain makes an *Error of CRIU's failure, unless it was us who refused.
+func explain(op, logFile string, err error) error {
+	for _, ours := range []error{ErrHook, ErrCanceled, ErrWrongNamespace, ErrBusy} {
+		if errors.Is(err, ours) {
+			return err
+		}
+	}
+	b, rerr := os.ReadFile(logFile)
+	if rerr != nil {
+		b = []byte(rerr.Error())
+	}
+	return &Error{Op: op, Line: DecisiveLine(string(b)), Log: string(b), Err: err}
+}

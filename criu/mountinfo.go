@@ -1,0 +1,55 @@
+package criu
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// mountLine is what matters of one line of /proc/PID/mountinfo (proc(5)).
+type mountLine struct {
+	root   string // within its file system
+	target string // as the process sees it
+	fstype string
+	device string // major:minor
+	ro     bool   // the mount, not the file system
+}
+
+// readMounts returns the mounts of a process, in order.
+func readMounts(pid int) ([]mountLine, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var mounts []mountLine
+	sc := bufio.NewScanner(f)
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		m, ok := parseMount(sc.Text())
+		if !ok {
+			return nil, fmt.Errorf("%s: cannot parse %q", f.Name(), sc.Text())
+		}
+		mounts = append(mounts, m)
+	}
+	return mounts, sc.Err()
+}
+
+func parseMount(line string) (mountLine, bool) {
+	left, right, ok := strings.Cut(line, " - ")
+	l, r := strings.Fields(left), strings.Fields(right)
+	if !ok || len(l) < 6 || len(r) < 1 {
+		return mountLine{}, false
+	}
+	m := mountLine{device: l[2], root: unescape(l[3]), target: unescape(l[4]), fstype: r[0]}
+	for opt := range strings.SplitSeq(l[5], ",") {
+		m.ro = m.ro || opt == "ro"
+	}
+	return m, true
+}
+
+// unescape undoes the kernel's octal escapes of space, tab, newline, backslash.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}

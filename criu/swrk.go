@@ -1,0 +1,274 @@
+package criu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/checkpoint-restore/go-criu/v7/rpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+)
+
+// StartFunc starts cmd on the calling thread, which is inside the container's
+// namespaces, and returns how to wait for it. The status is the one of waitpid:
+// an exit code, or 128 plus the signal.
+type StartFunc func(cmd *exec.Cmd) (wait func() (int, error), err error)
+
+// startChild is the StartFunc of a process that nobody else reaps children in.
+func startChild(cmd *exec.Cmd) (func() (int, error), error) {
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() (int, error) {
+		st, err := cmd.Process.Wait()
+		if err != nil {
+			return -1, err
+		}
+		ws, _ := st.Sys().(interface {
+			Signaled() bool
+			Signal() unix.Signal
+		})
+		if ws != nil && ws.Signaled() {
+			return 128 + int(ws.Signal()), nil
+		}
+		return st.ExitCode(), nil
+	}, nil
+}
+
+// killGrace is how long a canceled CRIU may take to reach the next point where
+// it asks us before it is killed. Killing it while it runs code inside a task is
+// the one way a dump can hurt the container, so this is the last resort.
+const killGrace = 5 * time.Second
+
+// maxMessage bounds a message of CRIU's. Its answers are under a kilobyte.
+const maxMessage = 64 << 10
+
+// spawn says how a `criu swrk` child is started.
+type spawn struct {
+	path       string      // the CRIU binary
+	namespaces []string    // namespaces it runs in, as paths
+	stdio      [3]*os.File // what the restored processes inherit; nil is /dev/null
+	start      StartFunc
+}
+
+// swrk is one `criu swrk` child: CRIU serving a single request over a socket.
+type swrk struct {
+	conn *net.UnixConn
+	proc *os.Process
+	wait func() (int, error)
+	// onDeath, if set, is called at once when CRIU is found to be dying in the
+	// middle of its work, before it is waited for.
+	onDeath func()
+}
+
+func (s spawn) run() (*swrk, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("start criu: socketpair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "criu"), os.NewFile(uintptr(fds[1]), "criu")
+	defer theirs.Close()
+	fc, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		return nil, fmt.Errorf("start criu: %w", err)
+	}
+	conn, ok := fc.(*net.UnixConn)
+	if !ok {
+		fc.Close()
+		return nil, errors.New("start criu: not a unix socket")
+	}
+	cmd := exec.Command(s.path, "swrk", "3")
+	cmd.ExtraFiles = []*os.File{theirs}
+	// A *os.File(nil) in an interface is not a nil interface.
+	if s.stdio[0] != nil {
+		cmd.Stdin = s.stdio[0]
+	}
+	if s.stdio[1] != nil {
+		cmd.Stdout = s.stdio[1]
+	}
+	if s.stdio[2] != nil {
+		cmd.Stderr = s.stdio[2]
+	}
+	w := &swrk{conn: conn}
+	err = onThread(func() error {
+		if err := enter(s.namespaces); err != nil {
+			return err
+		}
+		var err error
+		w.wait, err = s.start(cmd)
+		return err
+	})
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start criu: %w", err)
+	}
+	w.proc = cmd.Process
+	return w, nil
+}
+
+// notifyFunc is called for each point at which CRIU asks. An error makes CRIU
+// undo what it did. files were sent along and belong to the callee.
+type notifyFunc func(script string, pid int, files []*os.File) error
+
+// call sends one request and serves CRIU's questions until its answer is there
+// and the child has ended. The first error is returned: of the context, of
+// notify, or of CRIU.
+func (w *swrk) call(ctx context.Context, req *rpc.CriuReq, notify notifyFunc) (*rpc.CriuResp, error) {
+	answered := make(chan struct{})
+	guarded := make(chan struct{})
+	go func() {
+		defer close(guarded)
+		w.killLate(ctx, answered)
+	}()
+	resp, err := w.converse(ctx, req, notify)
+	if errors.Is(err, errEOF) && w.onDeath != nil {
+		w.onDeath()
+	}
+	w.conn.Close()
+	status, werr := w.wait()
+	close(answered)
+	<-guarded
+	switch {
+	case err != nil:
+		if errors.Is(err, errEOF) && werr == nil {
+			err = fmt.Errorf("%w (status %d)", err, status)
+		}
+		return resp, err
+	case werr != nil:
+		return resp, fmt.Errorf("wait for criu: %w", werr)
+	case status != 0:
+		return resp, fmt.Errorf("criu ended with status %d", status)
+	}
+	return resp, nil
+}
+
+// errEOF is CRIU's end without an answer.
+var errEOF = errors.New("criu ended without an answer")
+
+// abandon ends a child that has not been sent a request.
+func (w *swrk) abandon() error {
+	w.conn.Close()
+	_, err := w.wait()
+	return err
+}
+
+// killLate kills the child if it has not ended killGrace after ctx did.
+func (w *swrk) killLate(ctx context.Context, ended <-chan struct{}) {
+	select {
+	case <-ended:
+		return
+	case <-ctx.Done():
+	}
+	grace := time.NewTimer(killGrace)
+	defer grace.Stop()
+	select {
+	case <-ended:
+	case <-grace.C:
+		_ = w.proc.Kill() // the only error is that it has ended just now
+	}
+}
+
+func (w *swrk) converse(ctx context.Context, req *rpc.CriuReq, notify notifyFunc) (*rpc.CriuResp, error) {
+	var refused error
+	for {
+		if err := w.send(req); err != nil {
+			return nil, errors.Join(refused, err)
+		}
+		resp, files, err := w.receive()
+		if err != nil {
+			return nil, errors.Join(refused, err)
+		}
+		if resp.GetType() != rpc.CriuReqType_NOTIFY {
+			closeAll(files)
+			if refused != nil {
+				return resp, refused
+			}
+			if !resp.GetSuccess() {
+				return resp, failure(resp)
+			}
+			return resp, nil
+		}
+		err = context.Cause(ctx)
+		if err != nil {
+			err = fmt.Errorf("%w: %w", ErrCanceled, err)
+			closeAll(files)
+		} else {
+			err = notify(resp.GetNotify().GetScript(), int(resp.GetNotify().GetPid()), files)
+		}
+		if refused == nil {
+			refused = err
+		}
+		req = &rpc.CriuReq{Type: rpc.CriuReqType_NOTIFY.Enum(), NotifySuccess: proto.Bool(err == nil)}
+	}
+}
+
+func failure(resp *rpc.CriuResp) error {
+	if n := resp.GetCrErrno(); n != 0 {
+		return fmt.Errorf("failed (%w)", unix.Errno(n))
+	}
+	return errors.New("failed")
+}
+
+func (w *swrk) send(req *rpc.CriuReq) error {
+	b, err := proto.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	if _, err := w.conn.Write(b); err != nil {
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+			return errEOF
+		}
+		return fmt.Errorf("send to criu: %w", err)
+	}
+	return nil
+}
+
+func (w *swrk) receive() (*rpc.CriuResp, []*os.File, error) {
+	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*16))
+	n, oobn, flags, _, err := w.conn.ReadMsgUnix(buf, oob)
+	if err != nil || n == 0 {
+		return nil, nil, errEOF
+	}
+	files := parseFiles(oob[:oobn])
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		closeAll(files)
+		return nil, nil, fmt.Errorf("message of criu is longer than %d bytes", maxMessage)
+	}
+	resp := new(rpc.CriuResp)
+	if err := proto.Unmarshal(buf[:n], resp); err != nil {
+		closeAll(files)
+		return nil, nil, fmt.Errorf("decode message of criu: %w", err)
+	}
+	return resp, files, nil
+}
+
+func parseFiles(oob []byte) []*os.File {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	var files []*os.File
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), "criu-passed"))
+		}
+	}
+	return files
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

@@ -1,0 +1,111 @@
+package criu
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/inventory"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/pagemap"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
+)
+
+// Validate checks that a directory holds a complete checkpoint: the parts that
+// every restore needs are there and parse, each process has its images, and the
+// memory that is promised is there. It reads no memory contents. The error
+// wraps ErrCorrupt, or fs.ErrNotExist for a part that is not there.
+func Validate(images string) error {
+	if err := validate(images); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", images, err)
+	}
+	return nil
+}
+
+func validate(images string) error {
+	// CRIU writes the inventory last: a dump that was cut short has none.
+	if _, err := readSingle[inventory.InventoryEntry](images, "inventory.img", magicInventory); err != nil {
+		return err
+	}
+	if _, err := readMeta(images); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(images, descriptorsFile)); err != nil {
+		return err
+	}
+	if err := eachFile(images, func(*fdinfo.FileEntry) error { return nil }); err != nil {
+		return err
+	}
+	tasks := 0
+	err := readEntries(images, "pstree.img", magicPstree, func(e *pstree.PstreeEntry) error {
+		tasks++
+		return validateTask(images, e)
+	})
+	if err != nil {
+		return err
+	}
+	if tasks == 0 {
+		return fmt.Errorf("%w: pstree.img has no process", ErrCorrupt)
+	}
+	_, err = TCPSockets(images)
+	return err
+}
+
+func validateTask(images string, e *pstree.PstreeEntry) error {
+	for _, tid := range append([]uint32{e.GetPid()}, e.GetThreads()...) {
+		if _, err := os.Stat(filepath.Join(images, fmt.Sprintf("core-%d.img", tid))); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(filepath.Join(images, fmt.Sprintf("mm-%d.img", e.GetPid()))); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // a zombie has no memory
+		}
+		return err
+	}
+	return validatePages(images, e.GetPid())
+}
+
+// pagePresent says that a pagemap entry's pages are in the pages file
+// (PE_PRESENT of criu/include/pagemap.h).
+const pagePresent = 1 << 2
+
+// validatePages compares a process's page map with the size of the file that
+// its pages are in.
+func validatePages(images string, pid uint32) error {
+	name := fmt.Sprintf("pagemap-%d.img", pid)
+	var pages uint64
+	var id uint32
+	first := true
+	err := readRaw(images, name, magicPagemap, func(b []byte) error {
+		if first {
+			first = false
+			head, err := decode[pagemap.PagemapHead](b)
+			id = head.GetPagesId()
+			return err
+		}
+		e, err := decode[pagemap.PagemapEntry](b)
+		if err != nil {
+			return err
+		}
+		if e.Flags == nil || e.GetFlags()&pagePresent != 0 {
+			pages += uint64(e.GetNrPages())
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if first {
+		return fmt.Errorf("%w: %s is empty", ErrCorrupt, name)
+	}
+	st, err := os.Stat(filepath.Join(images, fmt.Sprintf("pages-%d.img", id)))
+	if err != nil {
+		return err
+	}
+	if want := pages * uint64(os.Getpagesize()); uint64(st.Size()) < want {
+		return fmt.Errorf("%w: pages-%d.img has %d bytes, and %s promises %d", ErrCorrupt, id, st.Size(), name, want)
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package journal
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// The Append methods encode a record into the batch. They do no I/O, and do
+// not allocate once the batch has reached its usual size. They return the
+// position of the record, or 0 if it was refused: then Commit returns why
+// (ErrRecordTooLarge, ErrBatchFull, ErrClosed).
+
+// AppendOpen records that a connection was opened.
+func (j *Journal) AppendOpen(o ConnOpen) Position {
+	if len(o.Client.Addr().Zone()) > maxZone || len(o.Server.Addr().Zone()) > maxZone {
+		j.fail(fmt.Errorf("address zone of connection %d: %w", o.Conn, ErrRecordTooLarge))
+		return 0
+	}
+	if !j.admit(0) {
+		return 0
+	}
+	start := j.begin(TypeOpen)
+	j.batch.buf = appendOpen(j.batch.buf, o)
+	return j.finish(start)
+}
+
+// AppendInput records input that was read from the client side: payload, whose
+// first byte is byte offset of the connection's input, read when outPos bytes
+// of its output had been sent.
+func (j *Journal) AppendInput(conn uint32, offset, outPos uint64, payload []byte) Position {
+	if !j.admit(len(payload)) {
+		return 0
+	}
+	start := j.begin(TypeInput)
+	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
+	b = binary.AppendUvarint(b, offset)
+	b = binary.AppendUvarint(b, outPos)
+	j.batch.buf = append(b, payload...)
+	return j.finish(start)
+}
+
+// AppendConsumed records that the application has taken the connection's input
+// up to offset. The order of these records is the order of processing.
+func (j *Journal) AppendConsumed(conn uint32, offset uint64) Position {
+	if !j.admit(0) {
+		return 0
+	}
+	start := j.begin(TypeConsumed)
+	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
+	j.batch.buf = binary.AppendUvarint(b, offset)
+	return j.finish(start)
+}
+
+// AppendOutput records the fingerprint of length bytes of output from offset:
+// their xxhash64 with seed 0.
+func (j *Journal) AppendOutput(conn uint32, offset uint64, length uint32, hash uint64) Position {
+	if !j.admit(0) {
+		return 0
+	}
+	start := j.begin(TypeOutput)
+	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
+	b = binary.AppendUvarint(b, offset)
+	b = binary.AppendUvarint(b, uint64(length))
+	j.batch.buf = binary.LittleEndian.AppendUint64(b, hash)
+	return j.finish(start)
+}
+
+// AppendOutputBytes records output itself, from offset.
+func (j *Journal) AppendOutputBytes(conn uint32, offset uint64, payload []byte) Position {
+	if !j.admit(len(payload)) {
+		return 0
+	}
+	start := j.begin(TypeOutputBytes)
+	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
+	b = binary.AppendUvarint(b, offset)
+	j.batch.buf = append(b, payload...)
+	return j.finish(start)
+}
+
+// AppendClose records that one direction of a connection ended after offset
+// bytes, or both by a reset.
+func (j *Journal) AppendClose(conn uint32, dir Direction, kind CloseKind, offset uint64) Position {
+	if !j.admit(0) {
+		return 0
+	}
+	start := j.begin(TypeClose)
+	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
+	b = append(b, byte(dir&1), byte(kind&1))
+	j.batch.buf = binary.AppendUvarint(b, offset)
+	return j.finish(start)
+}
+
+// AppendMark records a mark that concerns the given checkpoint.
+func (j *Journal) AppendMark(kind MarkKind, checkpoint uint64) Position {
+	if !j.admit(0) {
+		return 0
+	}
+	start := j.begin(TypeMark)
+	b := append(j.batch.buf, byte(kind))
+	j.batch.buf = binary.AppendUvarint(b, checkpoint)
+	return j.finish(start)
+}
+
+// admit makes room for a record with a payload of n bytes, or refuses it.
+func (j *Journal) admit(n int) bool {
+	size := commitFrame + frameSize + maxFields + n
+	switch {
+	case j.closed:
+		return false
+	case n > MaxPayload:
+		j.fail(fmt.Errorf("payload of %d bytes: %w", n, ErrRecordTooLarge))
+		return false
+	case len(j.batch.buf)+size > j.opts.MaxBatchBytes:
+		j.fail(ErrBatchFull)
+		return false
+	}
+	j.batch.reserve(size)
+	return true
+}
+
+// begin starts a record, and the batch before it if need be. It returns where
+// in the batch the record starts.
+func (j *Journal) begin(t Type) int {
+	if !j.inBatch {
+		j.inBatch = true
+		j.batch.commitRecord(j.opts.Now().UnixNano())
+	}
+	start := len(j.batch.buf)
+	j.batch.buf = appendFrame(j.batch.buf, t)
+	return start
+}
+
+func (j *Journal) finish(start int) Position {
+	finishFrame(j.batch.buf[start:])
+	j.pending++
+	return j.batch.base + Position(start)
+}
+
+// fail makes Commit return err until Heal; the first failure stays.
+func (j *Journal) fail(err error) {
+	if j.err == nil {
+		j.err = fmt.Errorf("journal: %w", err)
+	}
+}

@@ -1,0 +1,146 @@
+package journal
+
+import "fmt"
+
+// endMark follows the last record of a batch, until the next batch overwrites
+// it: it tells the end from what a recycled file had there.
+var endMark = make([]byte, frameSize)
+
+// Commit makes everything appended so far durable in the class of the journal:
+// one write for each segment touched. After an error nothing further is
+// acknowledged: Commit returns the same error until Heal. ErrFull alone is not
+// kept: the next Commit tries again. In every case the batch is kept, not lost.
+func (j *Journal) Commit() error {
+	if j.err != nil {
+		return j.err
+	}
+	if !j.inBatch {
+		return nil
+	}
+	if j.opts.Durability == Memory && len(j.batch.buf) <= j.opts.MemoryBytes {
+		j.publish()
+		j.batchDone()
+		return nil
+	}
+	if err := j.flush(); err != nil {
+		return err
+	}
+	j.batchDone()
+	return nil
+}
+
+// Heal forgets the failure and commits the batch again, from the last position
+// that is known to be committed. It returns what Commit returns.
+func (j *Journal) Heal() error {
+	if j.closed {
+		return ErrClosed
+	}
+	j.err = nil
+	return j.Commit()
+}
+
+func (j *Journal) batchDone() {
+	j.inBatch = false
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.stats.Commits++
+	j.stats.Records += j.pending
+	j.pending = 0
+}
+
+// publish commits the batch to memory: readers see it from now on.
+func (j *Journal) publish() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.memory = memoryTail{base: j.batch.base, frames: j.batch.buf}
+	j.committed.Store(uint64(j.batch.end()))
+}
+
+// flush writes the batch to segments.
+func (j *Journal) flush() error {
+	if live := int64(j.batch.end() - j.Start()); live > j.opts.MaxBytes {
+		return fmt.Errorf("journal: %d bytes: %w", live, ErrFull)
+	}
+	for len(j.batch.buf) > 0 {
+		empty := j.active.off == headerSize
+		n := j.batch.whole(j.opts.SegmentBytes-frameSize-j.active.off, empty)
+		var err error
+		if n > 0 {
+			err = j.writeBatch(n)
+		} else {
+			err = j.roll()
+		}
+		if err != nil {
+			j.fail(err)
+			return j.err
+		}
+	}
+	return nil
+}
+
+// writeBatch writes the first n bytes of the batch to the active segment. If
+// it fails, nothing has changed but bytes behind the end, which the next try
+// overwrites.
+func (j *Journal) writeBatch(n int) error {
+	b := &j.batch
+	last := n == len(b.buf)
+	if last {
+		b.reserve(frameSize)
+	}
+	j.mu.Lock() // a reader may be copying what is in memory
+	b.seal(j.active.salt, n)
+	j.mu.Unlock()
+	f, off := j.active.file, j.active.off
+	var err error
+	if last {
+		_, err = f.WriteAt(append(b.buf, endMark...), off)
+	} else if _, err = f.WriteAt(b.buf[:n], off); err == nil {
+		_, err = f.WriteAt(endMark, off+int64(n))
+	}
+	if err != nil {
+		return err
+	}
+	if j.opts.Durability == Disk {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	j.written(n)
+	return nil
+}
+
+// written takes note that the first n bytes of the batch are in the segment.
+func (j *Journal) written(n int) {
+	j.active.off += int64(n)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	active := &j.segments[len(j.segments)-1]
+	active.end = j.batch.base + Position(n)
+	active.size = max(active.size, j.active.off+frameSize)
+	j.stats.Writes++
+	if j.opts.Durability == Disk {
+		j.stats.Syncs++
+	}
+	j.batch.drop(n)
+	if j.memory.frames != nil {
+		// What was in memory and is still in the batch stays visible there.
+		keep := int64(j.committed.Load()) - int64(j.batch.base)
+		j.memory = memoryTail{}
+		if keep > 0 {
+			j.memory = memoryTail{base: j.batch.base, frames: j.batch.buf[:keep]}
+		}
+	}
+	j.committed.Store(max(j.committed.Load(), uint64(j.batch.base)))
+}
+
+// roll begins the next segment where the written records end.
+func (j *Journal) roll() error {
+	old := j.active.file
+	if err := j.createSegment(j.batch.base); err != nil {
+		return fmt.Errorf("new segment: %w", err)
+	}
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("close segment: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/containerd/log"
+	"github.com/moby/sys/userns"
+)
+
+// cgroup is the cgroup of a container, of either version.
+type cgroup struct {
+	v1 cgroup1.Cgroup
+	v2 *cgroup2.Manager
+	// path of the v2 cgroup below its mount point.
+	path string
+}
+
+// loadCgroup finds the cgroup of a process.
+func loadCgroup(pid int) (*cgroup, error) {
+	if cgroups.Mode() != cgroups.Unified {
+		cg, err := cgroup1.Load(cgroup1.PidPath(pid))
+		if err != nil {
+			return nil, fmt.Errorf("load cgroup of %d: %w", pid, err)
+		}
+		return &cgroup{v1: cg}, nil
+	}
+	path, err := cgroup2.PidGroupPath(pid)
+	if err != nil {
+		return nil, fmt.Errorf("load cgroup of %d: %w", pid, err)
+	}
+	cg, err := cgroup2.Load(path)
+	if err != nil {
+		return nil, fmt.Errorf("load cgroup of %d: %w", pid, err)
+	}
+	return &cgroup{v2: cg, path: path}, nil
+}
+
+// enableControllers makes a v2 cgroup count everything for its children. What
+// is not allowed in a user namespace is not worth a warning.
+func (g *cgroup) enableControllers(ctx context.Context) {
+	if g.v2 == nil {
+		return
+	}
+	all, err := g.v2.RootControllers()
+	if err == nil {
+		err = g.v2.ToggleControllers(all, cgroup2.Enable)
+	}
+	if err != nil && !userns.RunningInUserNS() {
+		log.G(ctx).WithError(err).Errorf("failed to enable controllers (%v)", all)
+	}
+}
+
+// stats returns the metrics message of the cgroup's version.
+func (g *cgroup) stats() (any, error) {
+	if g.v1 != nil {
+		return g.v1.Stat(cgroup1.IgnoreNotExist)
+	}
+	return g.v2.Stat()
+}
+
+// gone says that the cgroup was removed.
+func (g *cgroup) gone() bool {
+	if g.v1 != nil {
+		return g.v1.State() == cgroup1.Deleted
+	}
+	_, err := g.v2.Controllers()
+	return err != nil
+}
+
+// pids lists the processes in the cgroup, none if it was removed.
+func (g *cgroup) pids() []int {
+	var pids []int
+	if g.v2 != nil {
+		procs, _ := g.v2.Procs(true)
+		for _, p := range procs {
+			pids = append(pids, int(p))
+		}
+		return pids
+	}
+	for _, s := range g.v1.Subsystems() {
+		procs, err := g.v1.Processes(s.Name(), true)
+		if err != nil {
+			continue
+		}
+		for _, p := range procs {
+			pids = append(pids, p.Pid)
+		}
+		break
+	}
+	return pids
+}

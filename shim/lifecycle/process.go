@@ -1,0 +1,73 @@
+package lifecycle
+
+import (
+	"context"
+	"time"
+
+	"github.com/containerd/containerd/v2/pkg/stdio"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Exit is the end of a process.
+type Exit struct {
+	// Pid is the process that ended, in the shim's PID namespace.
+	Pid int
+	// Status is the exit code, or 128 plus the signal that killed it.
+	Status int
+	// At is when the shim reaped it.
+	At time.Time
+	// OOM says that an OOM notice of the container's cgroup came before the
+	// exit. Known for init only.
+	OOM bool
+}
+
+// process is the init process or an exec. All fields below the first group are
+// guarded by the container's mutex.
+type process struct {
+	id    string // exec ID, "" for init
+	stdio stdio.Stdio
+	spec  *specs.Process // nil for init
+
+	phase    Phase
+	pid      int
+	exit     Exit
+	terminal *terminal // nil without one
+	streams  *streams
+	// done is closed when exit is final.
+	done chan struct{}
+	// holding: the process is being started, and its exit must not be handled
+	// before its start has been announced. held is the exit that came meanwhile.
+	holding bool
+	held    *Exit
+	// onExit, if set, takes the exit instead of the state machine.
+	onExit func(Exit)
+}
+
+func newProcess(id string, io stdio.Stdio) *process {
+	return &process{id: id, stdio: io, phase: PhaseCreated, done: make(chan struct{})}
+}
+
+// wait returns when the exit of p is final.
+//
+// Errors: the context's.
+func (p *process) wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ProcessState is a snapshot of one process.
+type ProcessState struct {
+	// ID is the container's ID for init, the exec ID otherwise.
+	ID    string
+	Pid   int
+	Phase Phase
+	// Pausing says that a pause was asked for and is not finished.
+	Pausing bool
+	Stdio   stdio.Stdio
+	// Exit is zero until the exit is final.
+	Exit Exit
+}

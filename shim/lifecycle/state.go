@@ -1,0 +1,101 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+)
+
+// State returns a snapshot of init, or of the exec of that ID. It never waits.
+// An exec of a paused container is reported as paused.
+//
+// Errors: ErrNoProcess.
+func (c *Container) State(execID string) (ProcessState, error) {
+	p, err := c.process(execID)
+	if err != nil {
+		return ProcessState{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.stateLocked(p)
+	if p != c.init && c.init.phase == PhasePaused {
+		st.Phase = PhasePaused
+	}
+	return st, nil
+}
+
+func (c *Container) stateLocked(p *process) ProcessState {
+	id := p.id
+	if id == "" {
+		id = c.id
+	}
+	return ProcessState{ID: id, Pid: p.pid, Phase: p.phase, Pausing: c.pausing, Stdio: p.stdio, Exit: p.exit}
+}
+
+// ProcessInfo is one process of the container.
+type ProcessInfo struct {
+	Pid int
+	// ExecID is set for the process of an exec.
+	ExecID string
+}
+
+// Pids lists the processes of the container. While recovering these are the
+// processes in its cgroup, if there are any.
+//
+// Errors: the context's, runc's.
+func (c *Container) Pids(ctx context.Context) ([]ProcessInfo, error) {
+	c.mu.Lock()
+	recovering, cg := c.init.phase == PhaseRecovering, c.cgroup
+	execs := make(map[int]string)
+	for id, p := range c.execs {
+		if p.pid != 0 {
+			execs[p.pid] = id
+		}
+	}
+	c.mu.Unlock()
+	var pids []int
+	if recovering {
+		if cg != nil {
+			pids = cg.pids()
+		}
+	} else {
+		var err error
+		if pids, err = c.runc.Ps(ctx, c.id); err != nil {
+			return nil, err
+		}
+	}
+	infos := make([]ProcessInfo, 0, len(pids))
+	for _, pid := range pids {
+		infos = append(infos, ProcessInfo{Pid: pid, ExecID: execs[pid]})
+	}
+	return infos, nil
+}
+
+// Stats returns the metrics message of the cgroup's version. While recovering,
+// when the cgroup may be gone, it is the last that was asked for.
+//
+// Errors: ErrNoCgroup, and those of reading it.
+func (c *Container) Stats() (any, error) {
+	c.mu.Lock()
+	recovering, guarded := c.init.phase == PhaseRecovering, c.guard != nil
+	cg, last := c.cgroup, c.stats
+	c.mu.Unlock()
+	if cg == nil {
+		return nil, fmt.Errorf("%s: %w", c.id, ErrNoCgroup)
+	}
+	if recovering && last != nil && cg.gone() {
+		return last, nil
+	}
+	stats, err := cg.stats()
+	if err != nil {
+		if recovering && last != nil {
+			return last, nil
+		}
+		return nil, err
+	}
+	if guarded && !recovering {
+		c.mu.Lock()
+		c.stats = stats
+		c.mu.Unlock()
+	}
+	return stats, nil
+}
