@@ -3,6 +3,7 @@ package criu_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,11 +27,11 @@ func TestProcessTree(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Log(pid, string(cmd))
 			if words := strings.Split(string(cmd), "\x00"); words[0] == "sleep" {
 				names = append(names, words[1])
 			}
 		}
+		slices.Sort(names)
 		return strings.Join(names, " ")
 	}
 	before := list()

@@ -10,6 +10,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/inventory"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pagemap"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Validate checks that a directory holds a complete checkpoint: the parts that
@@ -90,7 +91,7 @@ func validatePages(images string, pid uint32) error {
 			return err
 		}
 		if e.Flags == nil || e.GetFlags()&pagePresent != 0 {
-			pages += uint64(e.GetNrPages())
+			pages += pageCount(e)
 		}
 		return nil
 	})
@@ -104,8 +105,32 @@ func validatePages(images string, pid uint32) error {
 	if err != nil {
 		return err
 	}
-	if want := pages * uint64(os.Getpagesize()); uint64(st.Size()) < want {
-		return fmt.Errorf("%w: pages-%d.img has %d bytes, and %s promises %d", ErrCorrupt, id, st.Size(), name, want)
+	size := uint64(st.Size()) / uint64(os.Getpagesize())
+	if size < pages {
+		return fmt.Errorf("%w: pages-%d.img has %d whole pages, and %s promises %d", ErrCorrupt, id, size, name, pages)
 	}
 	return nil
+}
+
+// pageCount returns how many pages an entry is about. CRIU 4.2 moved the number
+// to field 5, as 64 bits, which the protobuf of go-criu v7 does not know.
+func pageCount(e *pagemap.PagemapEntry) uint64 {
+	for b := e.ProtoReflect().GetUnknown(); len(b) > 0; {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			break
+		}
+		if num == 5 && typ == protowire.VarintType {
+			if v, m := protowire.ConsumeVarint(b[n:]); m > 0 {
+				return v
+			}
+			break
+		}
+		m := protowire.ConsumeFieldValue(num, typ, b[n:])
+		if m < 0 {
+			break
+		}
+		b = b[n+m:]
+	}
+	return uint64(e.GetNrPages())
 }

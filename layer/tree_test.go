@@ -146,16 +146,16 @@ func requireSame(t testing.TB, want, got map[string]string, what string) {
 	}
 }
 
-// mapFile maps a file shared and writable.
-func mapFile(t testing.TB, path string, size int) []byte {
+// mapFile maps a file shared and writable, and returns the mapping and what
+// ends it.
+func mapFile(t testing.TB, path string, size int) (m []byte, unmap func()) {
 	t.Helper()
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer closeFD(fd)
-	m, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	m, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = unix.Munmap(m) })
-	return m
+	return m, func() { require.NoError(t, unix.Munmap(m)) }
 }
 
 // newTmpfs mounts one.

@@ -56,7 +56,7 @@ type conn struct {
 	closing    [2]bool // the close from this side was journaled and may be passed on
 	suspect    bool    // the leg ended and the application may be dying
 	inflight   bool    // counted in Proxy.inflight
-	queued     bool    // on the active list
+	listed     bool    // on the active list
 	waiting    bool    // in the serial queue
 	gone       bool    // taken out of the slots
 	borrowed   bool    // legPort does not come from the allocator
@@ -66,7 +66,10 @@ type conn struct {
 	oldest journal.Position
 
 	// Replay: what the application is expected to produce again.
-	expect   []replay.Output
+	expect []replay.Output
+	// queued is the output offset up to which the image's send queue holds what
+	// is sent again: the same bytes, recorded before the cut.
+	queued   uint64
 	digest   xxhash.Digest
 	digestOn bool // digest covers the stretch from its beginning
 	diverged bool

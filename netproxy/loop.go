@@ -133,7 +133,7 @@ func (p *Proxy) turn(timeoutUS int64) error {
 	work := p.active
 	p.active, p.spare = p.spare[:0], work
 	for _, c := range work {
-		c.queued = false
+		c.listed = false
 		p.pumpInput(c)
 	}
 	for _, c := range work {
@@ -187,8 +187,8 @@ func (p *Proxy) note(ev *unix.EpollEvent) {
 
 // activate puts a connection on the list of those to be looked at.
 func (p *Proxy) activate(c *conn) {
-	if !c.queued && !c.gone {
-		c.queued = true
+	if !c.listed && !c.gone {
+		c.listed = true
 		p.active = append(p.active, c)
 	}
 }

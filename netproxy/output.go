@@ -88,6 +88,11 @@ func (p *Proxy) output(c *conn, data []byte) {
 
 // compare checks replayed output against the record and moves c.outPos.
 func (p *Proxy) compare(c *conn, data []byte) {
+	if c.outPos < c.queued {
+		n := min(uint64(len(data)), c.queued-c.outPos)
+		c.outPos += n
+		data = data[n:]
+	}
 	for len(data) > 0 {
 		for len(c.expect) > 0 && c.expect[0].End() <= c.outPos {
 			c.expect = c.expect[1:]

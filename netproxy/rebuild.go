@@ -128,12 +128,13 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	if c.inRead != end {
 		return nil, fmt.Errorf("%w: connection %d: %d bytes of input were read, the journal has %d", replay.ErrIncomplete, id, c.inRead, end)
 	}
-	c.inSent, c.inConsumed, c.outPos = 0, 0, 0
+	c.inSent, c.inConsumed, c.outPos, c.queued = 0, 0, 0, 0
 	if s := pc.Image; s != nil {
 		c.inSent, c.inConsumed, c.outPos = s.Received, s.Consumed, s.Acked
 		c.inBase, c.outBase = pc.InBase, pc.OutBase
+		c.queued = pc.OutRead
 		// Read by us, but not in the records any more: nothing to compare.
-		c.outRead = max(c.outRead, s.Acked)
+		c.outRead = max(c.outRead, s.Acked, pc.OutRead)
 	}
 	c.consumedMark = pc.ConsumedMark()
 	c.expect, c.digestOn, c.diverged = pc.Outputs, false, false

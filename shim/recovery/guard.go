@@ -337,9 +337,6 @@ func (g *guard) gone() {
 // Deleted implements lifecycle.Guard: the container's state goes with it.
 func (g *guard) Deleted(context.Context, *lifecycle.Container) error {
 	err := g.Close()
-	if g.journal != nil {
-		err = errors.Join(err, g.journal.Destroy())
-	}
 	if g.unprotectedNow() {
 		// The reason stays readable until the name is used again.
 		return errors.Join(err, g.clearState())
@@ -363,6 +360,7 @@ func (g *guard) Close() error {
 	g.wg.Wait()
 	if g.journal != nil {
 		errs = append(errs, g.journal.Close())
+		g.journal = nil
 	}
 	if g.pins != nil {
 		errs = append(errs, g.pins.Close())

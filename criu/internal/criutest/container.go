@@ -30,8 +30,9 @@ type Container struct {
 	// Master is the terminal of a container that has one.
 	Master *os.File
 
-	t    testing.TB
-	runc string
+	t     testing.TB
+	runc  string
+	execs []int
 }
 
 // Create makes a container, as `runc create` leaves it, with the specification
@@ -75,13 +76,7 @@ func Create(t testing.TB, lower string, args []string, opts ...SpecOpt) *Contain
 	if c.Spec.Process.Terminal {
 		c.Master = <-masters
 	}
-	b, err = os.ReadFile(pidFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.Pid, err = strconv.Atoi(strings.TrimSpace(string(b))); err != nil {
-		t.Fatal(err)
-	}
+	c.Pid = readPid(t, pidFile)
 	return c
 }
 
@@ -200,14 +195,31 @@ func (c *Container) WaitFor(path string) {
 	c.t.Fatalf("no %s in the container after 10 s", path)
 }
 
-// ExecDetached starts a process in the container and leaves it running.
+// ExecDetached starts a process in the container and leaves it running. It is
+// waited for when the container crashes: the kernel does not let the init of a
+// PID namespace end before.
 func (c *Container) ExecDetached(args ...string) {
 	c.t.Helper()
+	pidFile := filepath.Join(c.t.TempDir(), "pid")
 	// No pipes: the process would hold them open.
-	err := exec.Command(c.runc, append([]string{"--root", c.Root, "exec", "--detach", c.ID}, args...)...).Run()
+	err := exec.Command(c.runc, append([]string{"--root", c.Root, "exec", "--detach", "--pid-file", pidFile, c.ID}, args...)...).Run()
 	if err != nil {
 		c.t.Fatalf("runc exec %v: %v", args, err)
 	}
+	c.execs = append(c.execs, readPid(c.t, pidFile))
+}
+
+func readPid(t testing.TB, file string) int {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
 }
 
 // Crash kills the init and waits for it, as a shim does.
@@ -222,6 +234,7 @@ func (c *Container) Crash() {
 // Wait waits for the end of the init.
 func (c *Container) Wait() unix.WaitStatus {
 	c.t.Helper()
+	c.reapExecs()
 	var ws unix.WaitStatus
 	for {
 		_, err := unix.Wait4(c.Pid, &ws, 0, nil)
@@ -235,9 +248,17 @@ func (c *Container) Wait() unix.WaitStatus {
 	}
 }
 
+func (c *Container) reapExecs() {
+	for _, pid := range c.execs {
+		_, _ = unix.Wait4(pid, nil, 0, nil)
+	}
+	c.execs = nil
+}
+
 func (c *Container) destroy() {
 	if c.Pid > 0 {
 		_ = unix.Kill(c.Pid, unix.SIGKILL)
+		c.reapExecs()
 		_, _ = unix.Wait4(c.Pid, nil, 0, nil)
 	}
 	if _, err := os.Stat(filepath.Join(c.Root, c.ID)); err != nil {
