@@ -33,7 +33,7 @@ const (
 	// spinTurns is how often a wait looks at the order source before it lets
 	// the kernel run something else: about the time in which a small request
 	// is taken.
-	spinTurns = 400
+	spinTurns = 6000
 )
 
 // ReplayResult tells what a replay did.
@@ -184,8 +184,12 @@ func (p *Proxy) await(c *conn, consumed, out uint64) error {
 		}
 		var wait int64
 		switch {
-		case out > 0 || i%32 == 31:
+		case out > 0 || i%1024 == 1023:
 			// Output has to be read, or the application may block on it.
+		case i%256 == 255:
+			// The application may be waiting for this very processor.
+			schedYield()
+			continue
 		case i < spinTurns:
 			continue
 		}

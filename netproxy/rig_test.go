@@ -29,7 +29,7 @@ import (
 // rig is a proxied Redis in a namespace of its own. Without CRIU, a recovery
 // is a fresh start and the whole journal.
 type rig struct {
-	t           *testing.T
+	t           testing.TB
 	app, client int
 	journal     *journal.Journal
 	proxy       *Proxy
@@ -39,7 +39,7 @@ type rig struct {
 	death       Dying // what kill makes known
 }
 
-func newRig(t *testing.T, kind order.Kind) *rig {
+func newRig(t testing.TB, kind order.Kind) *rig {
 	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), death: InitDying}
 	r.app, r.client = nstest.Pair(t)
@@ -62,7 +62,7 @@ func newRig(t *testing.T, kind order.Kind) *rig {
 	return r
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Helper()

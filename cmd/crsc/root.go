@@ -32,7 +32,7 @@ func newRoot() *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          help,
 	}
-	root.AddCommand(newJournal())
+	root.AddCommand(newPS(), newMetrics(), newJournal())
 	return root
 }
 

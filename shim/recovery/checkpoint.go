@@ -9,6 +9,8 @@ import (
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/shim/lifecycle"
+
+	"github.com/crsc-io/crsc/status"
 )
 
 // holdLimit is how long input is held back for the application to consume what
@@ -35,7 +37,7 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 		return err
 	}
 	g.seq++
-	info := CheckpointInfo{Sequence: cp.seq, Cause: cause, Time: start}
+	info := status.Checkpoint{Sequence: cp.seq, Cause: cause, Time: start}
 	if err := g.dump(ctx, cp, &info); err != nil {
 		cp.mark.Release()
 		return errors.Join(err, g.store.discard(cp))
@@ -44,7 +46,7 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 		cp.mark.Release()
 		return errors.Join(err, g.store.discard(cp))
 	}
-	info.TotalMS = ms(time.Since(start))
+	info.TotalMS = status.Milliseconds(time.Since(start))
 	g.regain(cp)
 	g.noteCheckpoint(&info)
 	return nil
@@ -100,7 +102,7 @@ func (g *guard) beginCheckpoint(ctx context.Context) (context.Context, func(), e
 }
 
 // dump writes the images, the trees and the table of connections.
-func (g *guard) dump(ctx context.Context, cp *checkpoint, info *CheckpointInfo) error {
+func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoint) error {
 	prev := ""
 	if last := g.store.last(); last != nil {
 		prev = last.dir
@@ -112,7 +114,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *CheckpointInfo) 
 		Start: startUnderReaper,
 		OnPreDump: func() error {
 			res, err := g.proxy.Hold(ctx, holdLimit)
-			info.HeldMS, info.Quiet = ms(res.Took), res.Quiet
+			info.HeldMS, info.Quiet = status.Milliseconds(res.Took), res.Quiet
 			return err
 		},
 		OnPostDump: func() error {
@@ -130,7 +132,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *CheckpointInfo) 
 			return g.proxy.Release(ctx)
 		},
 	})
-	info.FrozenMS, info.Pages = ms(stats.Stall()), stats.Pages
+	info.FrozenMS, info.Pages = status.Milliseconds(stats.Stall()), stats.Pages
 	// Does nothing unless the dump failed between the hooks.
 	if rerr := g.proxy.Release(context.WithoutCancel(ctx)); rerr != nil {
 		err = errors.Join(err, rerr)
@@ -140,7 +142,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *CheckpointInfo) 
 
 // finish reads the images, commits the checkpoint and frees what only older
 // ones needed. The container runs.
-func (g *guard) finish(ctx context.Context, cp *checkpoint, info *CheckpointInfo) error {
+func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpoint) error {
 	sockets, err := criu.TCPSockets(cp.images())
 	if err != nil {
 		return fmt.Errorf("read the images: %w", err)

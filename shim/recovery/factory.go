@@ -13,6 +13,8 @@ import (
 	"github.com/crsc-io/crsc/config"
 	"github.com/crsc-io/crsc/netproxy/order"
 	"github.com/crsc-io/crsc/shim/lifecycle"
+
+	"github.com/crsc-io/crsc/status"
 )
 
 // prefix of the annotations that are ours.
@@ -58,7 +60,7 @@ func NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error
 		trigger: make(chan struct{}, 1), unreplayable: make(chan struct{}, 1),
 		exits:  make(chan lifecycle.Exit, 16),
 		budget: budget{limit: cfg.Budget},
-		status: Status{ID: c.ID(), Namespace: c.Namespace(), Phase: "created", ShimPid: os.Getpid()},
+		status: status.Status{ID: c.ID(), Namespace: c.Namespace(), Phase: "created", ShimPid: os.Getpid()},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	return g, nil

@@ -19,6 +19,8 @@ import (
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy"
 	"github.com/crsc-io/crsc/shim/lifecycle"
+
+	"github.com/crsc-io/crsc/status"
 )
 
 // guard protects one container.
@@ -64,7 +66,7 @@ type guard struct {
 	dumping    chan struct{}       // closed when the dump under way has ended
 	cancelDump context.CancelCauseFunc
 	intent     intent
-	status     Status
+	status     status.Status
 }
 
 // intent is what the orchestrator wants of the init.

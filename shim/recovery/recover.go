@@ -12,6 +12,8 @@ import (
 	"github.com/crsc-io/crsc/netproxy/replay"
 	"github.com/crsc-io/crsc/netproxy/tcprepair"
 	"github.com/crsc-io/crsc/shim/lifecycle"
+
+	"github.com/crsc-io/crsc/status"
 )
 
 // downLimit bounds the wait for a container's processes to be gone.
@@ -53,7 +55,7 @@ func (g *guard) ladder() []rung {
 
 // recover hides a crash, or reports the exit.
 func (g *guard) recover(e lifecycle.Exit) {
-	st := RecoveryStatus{Crashed: e.At, Cause: cause(e), DetectMS: ms(g.proxy.SuspectedFor(e.At))}
+	st := status.Recovery{Crashed: e.At, Cause: cause(e), DetectMS: status.Milliseconds(g.proxy.SuspectedFor(e.At))}
 	g.phase("recovering")
 	err := g.awaitDump()
 	if err == nil {
@@ -96,7 +98,7 @@ func (g *guard) awaitDump() error {
 }
 
 // climb tries one way after the other.
-func (g *guard) climb(e lifecycle.Exit, st *RecoveryStatus) error {
+func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 	ways := g.ladder()
 	if len(ways) == 0 {
 		return ErrNoCheckpoint
@@ -116,7 +118,7 @@ func (g *guard) climb(e lifecycle.Exit, st *RecoveryStatus) error {
 				return derr
 			}
 			if done {
-				st.TotalMS = ms(time.Since(e.At))
+				st.TotalMS = status.Milliseconds(time.Since(e.At))
 				return nil
 			}
 			err = errors.New("the restored container died again")
@@ -186,11 +188,11 @@ func (g *guard) drainExits() {
 }
 
 // attempt recovers in one way. After an error the container may be running.
-func (g *guard) attempt(w rung, st *RecoveryStatus) error {
+func (g *guard) attempt(w rung, st *status.Recovery) error {
 	begun := time.Now()
 	lap := func(into *float64) {
 		now := time.Now()
-		*into = ms(now.Sub(begun))
+		*into = status.Milliseconds(now.Sub(begun))
 		begun = now
 	}
 	ctx := g.ctx
@@ -219,12 +221,12 @@ func (g *guard) attempt(w rung, st *RecoveryStatus) error {
 		return err
 	}
 	lap(&st.CRIUMS)
-	st.RestoreMS = ms(time.Since(start))
+	st.RestoreMS = status.Milliseconds(time.Since(start))
 	res, err := g.proxy.Replay(ctx, w.tolerate)
 	if err != nil {
 		return err
 	}
-	st.ReplayMS = ms(res.Took)
+	st.ReplayMS = status.Milliseconds(res.Took)
 	st.Records, st.Bytes, st.Connections = plan.Records, res.Bytes, len(plan.Conns)
 	st.SwallowedBytes, st.Differing, st.Reset = res.Swallowed, res.Differing, res.Reset
 	if w.from != nil {

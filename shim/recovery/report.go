@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/crsc-io/crsc/status"
 )
 
 // Topics of the events that a guard publishes through containerd. The payload
@@ -47,7 +49,7 @@ func (g *guard) writeStatus() {
 	}
 	g.status.Intercepted = intercepted
 	g.status.Updated, g.status.Goroutines = time.Now(), runtime.NumGoroutine()
-	if err := g.status.write(g.dir); err != nil {
+	if err := g.status.Write(g.dir); err != nil {
 		g.log.WithError(err).Warn("status file")
 	}
 }
@@ -78,7 +80,7 @@ func (g *guard) unprotectedNow() bool {
 	return g.status.Reason != ""
 }
 
-func (g *guard) noteCheckpoint(info *CheckpointInfo) {
+func (g *guard) noteCheckpoint(info *status.Checkpoint) {
 	g.mu.Lock()
 	g.status.Checkpoints.Count++
 	g.status.Checkpoints.Last = info
@@ -98,14 +100,14 @@ func (g *guard) checkpointFailed(err error, again time.Duration) {
 	g.publish(TopicCheckpointFailed, map[string]any{"error": err.Error()})
 }
 
-func (g *guard) noteRecovery(st *RecoveryStatus) {
+func (g *guard) noteRecovery(st *status.Recovery) {
 	g.mu.Lock()
 	st.Time = time.Now()
 	g.status.Phase, g.status.Pid = "running", g.c.Pid()
 	g.status.RecoveryCount++
 	g.status.Recoveries = append(g.status.Recoveries, *st)
-	if n := len(g.status.Recoveries); n > keptRecoveries {
-		g.status.Recoveries = g.status.Recoveries[n-keptRecoveries:]
+	if n := len(g.status.Recoveries); n > status.KeptRecoveries {
+		g.status.Recoveries = g.status.Recoveries[n-status.KeptRecoveries:]
 	}
 	g.mu.Unlock()
 	g.writeStatus()

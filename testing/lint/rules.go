@@ -19,17 +19,18 @@ type rule struct {
 func rules() []rule {
 	return []rule{
 		{"cmd/containerd-shim-crsc-v1", []string{"shim", "config"}},
-		{"cmd/crsc", []string{"journal", "oci", "config", "internal/vfs"}},
+		{"cmd/crsc", []string{"journal", "oci", "config", "status", "internal/vfs"}},
 		{"shim", []string{"shim/task", "shim/lifecycle", "shim/recovery", "netproxy", "criu", "layer", "oci", "journal", "config", "internal/vfs"}},
 		{"shim/task", []string{"shim/lifecycle"}},
 		{"shim/lifecycle", []string{"config"}},
-		{"shim/recovery", []string{"shim/lifecycle", "criu", "layer", "oci", "journal", "netproxy", "config", "internal/vfs"}},
+		{"shim/recovery", []string{"shim/lifecycle", "criu", "layer", "oci", "journal", "netproxy", "config", "status", "internal/vfs"}},
 		{"netproxy", []string{"journal", "config"}},
 		{"criu", nil},
 		{"layer", []string{"internal/vfs"}},
 		{"oci", []string{"internal/vfs"}},
 		{"journal", []string{"internal/vfs"}},
 		{"config", nil},
+		{"status", nil},
 		{"internal/vfs", nil},
 		{"testing", []string{"*"}},
 	}

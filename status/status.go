@@ -1,8 +1,10 @@
-package recovery
+package status
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -26,30 +28,30 @@ type Status struct {
 	Updated    time.Time `json:"updated"`
 	// Order is where the order of consumption comes from; OrderReason why it
 	// is not the preferred source.
-	Order       string           `json:"order,omitempty"`
-	OrderReason string           `json:"order_reason,omitempty"`
-	Connections int64            `json:"connections"`
-	Intercepted []string         `json:"intercepted,omitempty"`
-	Checkpoints CheckpointStatus `json:"checkpoints"`
+	Order       string      `json:"order,omitempty"`
+	OrderReason string      `json:"order_reason,omitempty"`
+	Connections int64       `json:"connections"`
+	Intercepted []string    `json:"intercepted,omitempty"`
+	Checkpoints Checkpoints `json:"checkpoints"`
 	// RecoveryCount counts successful recoveries since the container started;
 	// Recoveries are the last of them.
-	RecoveryCount  int              `json:"recovery_count"`
-	RecoveryFailed int              `json:"recovery_failed"`
-	Recoveries     []RecoveryStatus `json:"recoveries"`
+	RecoveryCount  int        `json:"recovery_count"`
+	RecoveryFailed int        `json:"recovery_failed"`
+	Recoveries     []Recovery `json:"recoveries"`
 }
 
-// CheckpointStatus sums up a container's checkpoints.
-type CheckpointStatus struct {
+// Checkpoints sums up a container's checkpoints.
+type Checkpoints struct {
 	Count  int `json:"count"`
 	Failed int `json:"failed"`
 	// Last is the last complete one.
-	Last *CheckpointInfo `json:"last,omitempty"`
+	Last *Checkpoint `json:"last,omitempty"`
 	// LastError is the failure of the last attempt, if it failed.
 	LastError string `json:"last_error,omitempty"`
 }
 
-// CheckpointInfo describes one complete checkpoint. Times are in milliseconds.
-type CheckpointInfo struct {
+// Checkpoint describes one complete checkpoint. Times are in milliseconds.
+type Checkpoint struct {
 	Sequence uint64    `json:"sequence"`
 	Time     time.Time `json:"time"`
 	Cause    string    `json:"cause"`
@@ -63,9 +65,9 @@ type CheckpointInfo struct {
 	Quiet bool `json:"quiet"`
 }
 
-// RecoveryStatus describes one recovery. Times are in milliseconds from the
+// Recovery describes one recovery. Times are in milliseconds from the
 // death of the init.
-type RecoveryStatus struct {
+type Recovery struct {
 	// Time is when the recovery was complete, Crashed when the init was reaped.
 	Time    time.Time `json:"time"`
 	Crashed time.Time `json:"crashed"`
@@ -94,24 +96,63 @@ type RecoveryStatus struct {
 	Attempts   int    `json:"attempts"`
 }
 
-// keptRecoveries bounds Status.Recoveries.
-const keptRecoveries = 512
+// KeptRecoveries bounds Status.Recoveries.
+const KeptRecoveries = 512
 
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// FileName is the status file in a container's state directory.
+const FileName = "status.json"
 
-// write replaces the file atomically. It is not synced: after a crash of the
-// host the status is of no use.
-func (s *Status) write(dir string) error {
+// Milliseconds converts a duration to the form of the status file.
+func Milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// Write replaces the file in dir atomically. It is not synced: after a crash of
+// the host the status is of no use.
+func (s *Status) Write(dir string) error {
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
-	tmp := filepath.Join(dir, ".status.json")
+	tmp := filepath.Join(dir, "."+FileName)
 	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, "status.json")); err != nil {
+	if err := os.Rename(tmp, filepath.Join(dir, FileName)); err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
 	return nil
+}
+
+// Read returns the status in dir. The error is fs.ErrNotExist if there is none.
+func Read(dir string) (*Status, error) {
+	path := filepath.Join(dir, FileName)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("status: %w", err)
+	}
+	var s Status
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("status: %s: %w", path, err)
+	}
+	return &s, nil
+}
+
+// List returns the status of every container below a state directory, sorted by
+// namespace and ID. Directories without a status are passed over.
+func List(stateDir string) ([]*Status, error) {
+	paths, err := filepath.Glob(filepath.Join(stateDir, "*", "*", FileName))
+	if err != nil {
+		return nil, fmt.Errorf("status: %w", err)
+	}
+	var list []*Status
+	for _, p := range paths {
+		s, err := Read(filepath.Dir(p))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // gone since
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
 }

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crsc-io/crsc/status"
+)
+
+func stateWith(t *testing.T, list ...*status.Status) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, s := range list {
+		dir := filepath.Join(root, s.Namespace, s.ID)
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		require.NoError(t, s.Write(dir))
+	}
+	return root
+}
+
+func TestPSAndMetricsTellProtectionAndReason(t *testing.T) {
+	root := stateWith(t,
+		&status.Status{Namespace: "k8s.io", ID: "db", Protected: true, Phase: "running", Connections: 7, RecoveryCount: 2,
+			Checkpoints: status.Checkpoints{Count: 9, Last: &status.Checkpoint{Sequence: 9, Time: time.Now(), FrozenMS: 7.25}}},
+		&status.Status{Namespace: "k8s.io", ID: "web", Phase: "created", Reason: "unprotected: the container has a terminal"})
+	var out, errs bytes.Buffer
+	require.Equal(t, exitOK, run([]string{"ps", "--state-dir", root}, &out, &errs), errs.String())
+	require.Regexp(t, `db\s+running\s+protected\s+#9, .* ago\s+7\.2 ms\s+2\s+7`, out.String())
+	require.Contains(t, out.String(), "unprotected: the container has a terminal")
+
+	out.Reset()
+	require.Equal(t, exitOK, run([]string{"metrics", "--state-dir", root}, &out, &errs), errs.String())
+	require.Contains(t, out.String(), `crsc_protected{id="db",namespace="k8s.io",reason=""} 1`)
+	require.Contains(t, out.String(), `crsc_protected{id="web",namespace="k8s.io",reason="unprotected: the container has a terminal"} 0`)
+	require.Contains(t, out.String(), `crsc_recoveries_total{id="db",namespace="k8s.io"} 2`)
+}
+
+func TestPSRefusesADamagedStatus(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "default", "x")
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, status.FileName), []byte("{"), 0o600))
+	var out, errs bytes.Buffer
+	require.Equal(t, exitFailure, run([]string{"ps", "--state-dir", root}, &out, &errs))
+	require.Contains(t, errs.String(), filepath.Join(dir, status.FileName))
+}
