@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -103,6 +105,7 @@ func TestRestoreKilled(t *testing.T) {
 	b.dump()
 	b.Crash()
 	before := b.resources()
+	t.Cleanup(removeNew(t, os.TempDir()+"/.criu.mntns.*"))
 	o := b.restoreOptions()
 	o.OnPostRestore = func(pid int) error {
 		return killSibling(t, pid)
@@ -149,4 +152,25 @@ func atoi(t testing.TB, s string) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// removeNew returns a function that removes the empty directories that match a
+// pattern by then and did not before.
+func removeNew(t testing.TB, pattern string) func() {
+	t.Helper()
+	list := func() []string {
+		m, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	old := list()
+	return func() {
+		for _, dir := range list() {
+			if !slices.Contains(old, dir) {
+				_ = os.Remove(dir) // somebody else's is not empty
+			}
+		}
+	}
 }

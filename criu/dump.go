@@ -96,8 +96,6 @@ type dump struct {
 	begun  time.Time
 	frozen time.Time // when the hook before the freeze returned
 	meta   meta
-
-	freezeErr error // of freezing a container that a dying CRIU let go of
 }
 
 func (d *dump) run(ctx context.Context) error {
@@ -135,23 +133,45 @@ func (d *dump) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	torn := false
-	child.onDeath = func() {
-		torn = true
-		d.freezeErr = freeze(cgroups, true)
-	}
-	_, err = child.call(ctx, d.request(pid, dir), d.notify)
-	if torn {
-		err = fmt.Errorf("%w: %w", ErrTorn, errors.Join(err, d.freezeErr, cure(cgroups), freeze(cgroups, false)))
-	}
-	if err != nil {
+	if err := d.serve(ctx, child, d.request(pid, dir), pid, cgroups); err != nil {
 		return explain("dump", filepath.Join(d.Images, dumpLog), err)
 	}
 	if err := d.meta.write(d.Images); err != nil {
 		return err
 	}
 	d.stats.Thaw = time.Since(d.frozen) - d.stats.Dump - d.stats.PostDump
-	return d.stats.load(d.Images)
+	return d.stats.load(os.DirFS(d.Images))
+}
+
+// serve sees CRIU through the dump, and mends what it left if it dies.
+func (d *dump) serve(ctx context.Context, child *swrk, req *rpc.CriuReq, pid int, cgroups []string) error {
+	tasks, err := cgroupPids(cgroups[0])
+	if err != nil {
+		return errors.Join(err, child.abandon())
+	}
+	w := &watch{init: pid, tasks: tasks, kill: func() { _ = child.proc.Kill() }} // it may have ended
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		w.run(stop)
+	}()
+	torn := false
+	var freezeErr error
+	child.onDeath = func() {
+		if torn = !w.died.Load(); torn {
+			freezeErr = freeze(cgroups, true)
+		}
+	}
+	_, err = child.call(ctx, req, d.notify)
+	close(stop)
+	<-stopped
+	if torn {
+		err = fmt.Errorf("%w: %w", ErrTorn, errors.Join(err, freezeErr, cure(cgroups), freeze(cgroups, false)))
+	}
+	if err != nil && w.died.Load() {
+		return fmt.Errorf("%w: %w", ErrDied, err)
+	}
+	return err
 }
 
 // chooseNamespaces decides which namespaces stay out of the images. A private

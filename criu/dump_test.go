@@ -101,7 +101,7 @@ func TestDumpKilled(t *testing.T) {
 	for i := range rounds {
 		after := time.Duration(rand.Int64N(int64(16 * time.Millisecond)))
 		err := b.dumpAndKill(after)
-		if err != nil && !errors.Is(err, criu.ErrTorn) {
+		if err != nil && !errors.Is(err, criu.ErrTorn) && !errors.Is(err, criu.ErrDied) {
 			t.Fatalf("round %d: %v", i, err)
 		}
 		reply, rerr := c.Try("INCR", "n")
@@ -154,6 +154,64 @@ func (b *box) dumpAndKill(after time.Duration) error {
 	})
 	<-killed
 	return err
+}
+
+// TestCrashDuringDump kills the container at random moments of a dump. The dump
+// fails or is good, and the newest good checkpoint restores.
+func TestCrashDuringDump(t *testing.T) {
+	rounds := 30
+	if testing.Short() {
+		rounds = 5
+	}
+	b := start(t, "", criutest.RedisArgs)
+	b.redis().Reset()
+	b.dump()
+	failed := 0
+	for i := range rounds {
+		after := time.Duration(rand.Int64N(int64(14 * time.Millisecond)))
+		killed := make(chan struct{})
+		pid := b.Pid
+		begun := time.Now()
+		_, err := b.tryDump(t.Context(), func(o *criu.DumpOptions) {
+			o.OnPreDump = func() error {
+				go func() {
+					defer close(killed)
+					time.Sleep(after)
+					_ = unix.Kill(pid, unix.SIGKILL)
+				}()
+				return nil
+			}
+		})
+		<-killed
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("round %d: killed %v after the start, the dump took %v", i, after, took)
+		}
+		if err != nil {
+			failed++
+			// CRIU may have found the task gone before we did.
+			var ce *criu.Error
+			if !errors.As(err, &ce) {
+				t.Errorf("round %d: error is %v", i, err)
+			}
+		} else if err := criu.Validate(b.images); err != nil {
+			t.Errorf("round %d: %v", i, err)
+		}
+		b.Wait()
+		b.restore()
+		if got := b.redisThenReset("PING"); got != "PONG" {
+			t.Errorf("round %d: PING says %q", i, got)
+		}
+	}
+	t.Logf("%d of %d dumps failed", failed, rounds)
+}
+
+// redisThenReset sends one command over a connection of its own, of which
+// nothing stays.
+func (b *box) redisThenReset(args ...string) string {
+	b.t.Helper()
+	c := b.redis()
+	defer c.Reset()
+	return c.Do(args...)
 }
 
 // mustRun fails the test if a thread of a process is stopped, traced or gone.

@@ -26,6 +26,9 @@ var (
 	ErrWrongNamespace = errors.New("restored into the wrong network namespace")
 	// ErrRunning is returned by Restore when the container still has processes.
 	ErrRunning = errors.New("container is running")
+	// ErrDied is returned by Dump when the container's init died meanwhile. The
+	// images are incomplete; a complete checkpoint from before serves.
+	ErrDied = errors.New("container died during the dump")
 	// ErrTorn is returned by Dump when CRIU was killed in the middle. What it had
 	// done to the container was undone as far as possible, and the container
 	// usually runs on; if CRIU was just then running code of its own in a task,

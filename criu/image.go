@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
+	"io/fs"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -38,9 +37,8 @@ var errStop = errors.New("stop")
 
 // readRaw calls fn with the bytes of each entry of an image. An image that is
 // cut off in the middle of an entry is ErrCorrupt.
-func readRaw(dir, name string, magic uint32, fn func([]byte) error) error {
-	path := filepath.Join(dir, name)
-	f, err := os.Open(path)
+func readRaw(dir fs.FS, name string, magic uint32, fn func([]byte) error) error {
+	f, err := dir.Open(name)
 	if err != nil {
 		return err
 	}
@@ -50,14 +48,14 @@ func readRaw(dir, name string, magic uint32, fn func([]byte) error) error {
 		return err
 	}
 	if !st.Mode().IsRegular() || st.Size() > maxImage {
-		return fmt.Errorf("%w: %s: not a regular file of at most %d bytes", ErrCorrupt, path, maxImage)
+		return fmt.Errorf("%w: %s: not a regular file of at most %d bytes", ErrCorrupt, name, maxImage)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxImage))
 	if err != nil {
 		return err
 	}
 	if err := parseRaw(b, magic, fn); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
@@ -120,7 +118,7 @@ func decode[T any, P message[T]](b []byte) (P, error) {
 }
 
 // readEntries calls fn with each entry of an image that has entries of one sort.
-func readEntries[T any, P message[T]](dir, name string, magic uint32, fn func(P) error) error {
+func readEntries[T any, P message[T]](dir fs.FS, name string, magic uint32, fn func(P) error) error {
 	return readRaw(dir, name, magic, func(b []byte) error {
 		m, err := decode[T, P](b)
 		if err != nil {
@@ -131,7 +129,7 @@ func readEntries[T any, P message[T]](dir, name string, magic uint32, fn func(P)
 }
 
 // readSingle reads an image that has exactly one entry.
-func readSingle[T any, P message[T]](dir, name string, magic uint32) (P, error) {
+func readSingle[T any, P message[T]](dir fs.FS, name string, magic uint32) (P, error) {
 	var only P
 	err := readEntries(dir, name, magic, func(m P) error {
 		if only != nil {
@@ -141,7 +139,7 @@ func readSingle[T any, P message[T]](dir, name string, magic uint32) (P, error) 
 		return nil
 	})
 	if err == nil && only == nil {
-		err = fmt.Errorf("%w: %s has no entry", ErrCorrupt, filepath.Join(dir, name))
+		err = fmt.Errorf("%w: %s has no entry", ErrCorrupt, name)
 	}
 	return only, err
 }

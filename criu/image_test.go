@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/fstest"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fown"
@@ -129,21 +130,21 @@ func FuzzImages(f *testing.F) {
 	f.Add(image(f, magicFiles, socketEntry(unix.AF_INET6, 1, v6, v6)), image(f, magicTCPStream, streamEntry()))
 	f.Add([]byte{}, []byte("short"))
 	f.Fuzz(func(t *testing.T, files, stream []byte) {
-		dir := t.TempDir()
-		writeImage(t, dir, "files.img", files)
-		writeImage(t, dir, "tcp-stream-abc.img", stream)
-		writeImage(t, dir, "pstree.img", files)
-		writeImage(t, dir, "inventory.img", stream)
-		writeImage(t, dir, "pagemap-1.img", stream)
-		writeImage(t, dir, "crsc.json", stream)
+		dir := fstest.MapFS{}
+		for name, b := range map[string][]byte{
+			"files.img": files, "tcp-stream-abc.img": stream, "pstree.img": files, "inventory.img": stream,
+			"pagemap-1.img": stream, "crsc.json": stream, "stats-dump": stream,
+		} {
+			dir[name] = &fstest.MapFile{Data: b, Mode: 0o600}
+		}
 		for name, err := range map[string]error{
-			"validate": Validate(dir), "pages": validatePages(dir, 1), "stats": new(DumpStats).load(dir),
+			"validate": validate(dir), "pages": validatePages(dir, 1), "stats": new(DumpStats).load(dir),
 		} {
 			if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		sockets, err := TCPSockets(dir)
+		sockets, err := tcpSockets(dir)
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Error(err)
 		}
@@ -152,7 +153,7 @@ func FuzzImages(f *testing.F) {
 				t.Errorf("socket %+v", s)
 			}
 		}
-		if _, err := Obstacles(dir); err != nil && !errors.Is(err, ErrCorrupt) {
+		if _, err := obstacles(dir); err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Error(err)
 		}
 	})

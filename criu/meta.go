@@ -3,6 +3,7 @@ package criu
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,22 +29,21 @@ type meta struct {
 // maxMeta bounds the file; what Dump writes has a few hundred bytes.
 const maxMeta = 64 << 10
 
-func readMeta(images string) (*meta, error) {
-	path := filepath.Join(images, metaFile)
-	st, err := os.Stat(path)
+func readMeta(images fs.FS) (*meta, error) {
+	st, err := fs.Stat(images, metaFile)
 	if err != nil {
 		return nil, err
 	}
 	if st.Size() > maxMeta {
-		return nil, fmt.Errorf("%w: %s: %d bytes", ErrCorrupt, path, st.Size())
+		return nil, fmt.Errorf("%w: %s: %d bytes", ErrCorrupt, metaFile, st.Size())
 	}
-	b, err := os.ReadFile(path)
+	b, err := fs.ReadFile(images, metaFile)
 	if err != nil {
 		return nil, err
 	}
 	m := new(meta)
 	if err := json.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, metaFile, err)
 	}
 	return m, nil
 }

@@ -3,6 +3,7 @@ package criu
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,7 +29,9 @@ type Obstacle struct {
 // Obstacles returns what a checkpoint's images tell of inputs and outputs that
 // go past the journal. None of them is Fatal: the dump has succeeded. A
 // malformed image is ErrCorrupt.
-func Obstacles(images string) ([]Obstacle, error) {
+func Obstacles(images string) ([]Obstacle, error) { return obstacles(os.DirFS(images)) }
+
+func obstacles(images fs.FS) ([]Obstacle, error) {
 	var out []Obstacle
 	err := eachFile(images, func(e *fdinfo.FileEntry) error {
 		reason := ""

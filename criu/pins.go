@@ -58,6 +58,8 @@ const (
 	Scratch Kind = "scratch"
 	// Mask hides a directory and is empty for ever.
 	Mask Kind = "mask"
+	// Kernel shows the kernel's own state, like the cgroup file systems.
+	Kernel Kind = "kernel"
 	// Volume comes from outside the container.
 	Volume Kind = "volume"
 )
@@ -320,12 +322,18 @@ func (p *Pins) pinMounts(pid int, spec *specs.Spec) error {
 }
 
 func kindOf(m mountLine, spec *specs.Spec) Kind {
+	if m.fstype == "cgroup" || m.fstype == "cgroup2" {
+		return Kernel
+	}
 	clean := func(s string) string { return filepath.Clean("/" + s) }
 	// The last mount at a place is the visible one.
 	for _, sm := range slices.Backward(spec.Mounts) {
 		if clean(sm.Destination) == m.target {
 			if sm.Type == "tmpfs" && m.fstype == "tmpfs" && !isBind(sm) {
 				return Scratch
+			}
+			if sm.Type == "cgroup" && !isBind(sm) {
+				return Kernel // version 1: a tmpfs with a directory for each hierarchy
 			}
 			return Volume
 		}

@@ -115,7 +115,7 @@ func (r *restore) lap() time.Duration {
 
 // load reads what Dump wrote beside CRIU's images.
 func (r *restore) load() (err error) {
-	if r.meta, err = readMeta(r.Images); err != nil {
+	if r.meta, err = readMeta(os.DirFS(r.Images)); err != nil {
 		return err
 	}
 	b, err := os.ReadFile(filepath.Join(r.Images, descriptorsFile))

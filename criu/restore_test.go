@@ -1,7 +1,9 @@
 package criu_test
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -101,6 +103,10 @@ func namespaceIDs(listing, sort string) []string {
 }
 
 func TestRestoreKeepsSpecialSettings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	b := start(t, "", []string{"/bin/sh", "-c", "echo data >/dev/shm/file; sleep 1000 & while :; do sleep 1; done"}, func(s *specs.Spec) {
 		s.Hostname = "crsc-test"
 		adj := 321
@@ -113,6 +119,9 @@ func TestRestoreKeepsSpecialSettings(t *testing.T) {
 		s.Mounts = append(s.Mounts,
 			specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "size=1m", "mode=1777"}},
 			specs.Mount{Destination: "/etc", Type: "bind", Source: t.TempDir(), Options: []string{"rbind", "ro"}},
+			specs.Mount{Destination: "/data", Type: "bind", Source: t.TempDir(), Options: []string{"rbind", "rprivate"}},
+			specs.Mount{Destination: "/run/one file", Type: "bind", Source: file, Options: []string{"bind", "ro"}},
+			specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
 		)
 		s.Linux.Seccomp = &specs.LinuxSeccomp{
 			DefaultAction: specs.ActAllow,
@@ -128,8 +137,20 @@ func TestRestoreKeepsSpecialSettings(t *testing.T) {
 	if out := b.Runc("exec", b.ID, "/bin/sh", "-c", "hostname; cat /dev/shm/file"); out != "crsc-test\ndata\n" {
 		t.Errorf("exec after the restore says %q", out)
 	}
-	if st, err := os.Stat(b.pins.Scratch()[0].Host); err != nil || !st.IsDir() {
-		t.Errorf("first scratch mount: %v %v", st, err)
+	kinds := map[criu.Kind][]string{}
+	for _, m := range b.pins.Mounts {
+		kinds[m.Kind] = append(kinds[m.Kind], m.Container)
+	}
+	if got, want := fmt.Sprint(kinds[criu.Scratch]), "[/dev /dev/shm /run /tmp]"; got != want {
+		t.Errorf("scratch mounts are %s, want %s", got, want)
+	}
+	if got, want := fmt.Sprint(kinds[criu.Volume]), "[/etc /data /run/one file]"; got != want {
+		t.Errorf("volumes are %s, want %s", got, want)
+	}
+	for _, m := range b.pins.Scratch() {
+		if _, err := os.Stat(m.Host); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 
@@ -42,7 +43,9 @@ const maxSockets = 1 << 20
 // TCPSockets returns the TCP sockets of a checkpoint, connections and listeners,
 // in the order of the image. Bound sockets that neither listen nor are
 // connected are left out. A malformed image is ErrCorrupt.
-func TCPSockets(images string) ([]TCPSocket, error) {
+func TCPSockets(images string) ([]TCPSocket, error) { return tcpSockets(os.DirFS(images)) }
+
+func tcpSockets(images fs.FS) ([]TCPSocket, error) {
 	var out []TCPSocket
 	err := eachInet(images, func(e *sk_inet.InetSkEntry) error {
 		if e.GetProto() != unix.IPPROTO_TCP || e.GetType() != unix.SOCK_STREAM || e.GetState() == tcpClose {
@@ -66,7 +69,7 @@ func TCPSockets(images string) ([]TCPSocket, error) {
 	return out, err
 }
 
-func eachInet(images string, fn func(*sk_inet.InetSkEntry) error) error {
+func eachInet(images fs.FS, fn func(*sk_inet.InetSkEntry) error) error {
 	return eachFile(images, func(e *fdinfo.FileEntry) error {
 		if e.GetType() != fdinfo.FdTypes_INETSK {
 			return nil
@@ -78,7 +81,7 @@ func eachInet(images string, fn func(*sk_inet.InetSkEntry) error) error {
 	})
 }
 
-func eachFile(images string, fn func(*fdinfo.FileEntry) error) error {
+func eachFile(images fs.FS, fn func(*fdinfo.FileEntry) error) error {
 	return readEntries(images, "files.img", magicFiles, fn)
 }
 
@@ -122,7 +125,7 @@ func addrPort(e *sk_inet.InetSkEntry, words []uint32, port uint32) (netip.AddrPo
 }
 
 // loadStream reads the state of the connection.
-func (s *TCPSocket) loadStream(images string, ino uint32) error {
+func (s *TCPSocket) loadStream(images fs.FS, ino uint32) error {
 	found := false
 	// The queues' bytes follow the only entry, so reading stops after it.
 	err := readEntries(images, fmt.Sprintf("tcp-stream-%x.img", ino), magicTCPStream, func(m *tcp_stream.TcpStreamEntry) error {
@@ -130,7 +133,7 @@ func (s *TCPSocket) loadStream(images string, ino uint32) error {
 		found = true
 		return errStop
 	})
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: socket %#x in state %d has no stream: %w", ErrCorrupt, ino, s.State, err)
 	}
 	if err == nil && !found {

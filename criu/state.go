@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // runcState is runc's own record of a container, state.json in its state
@@ -77,12 +79,24 @@ func (s *runcState) cgroups() ([]string, error) {
 	seen, out := map[string]bool{}, []string{}
 	for _, p := range paths {
 		// Controllers mounted together show as links to one directory.
-		if real, err := filepath.EvalSymlinks(p); err == nil && !seen[real] {
-			seen[real] = true
-			out = append(out, real)
+		real, err := filepath.EvalSymlinks(p)
+		if err != nil || seen[real] || isMountRoot(real) {
+			continue
 		}
+		seen[real] = true
+		out = append(out, real)
 	}
 	return out, nil
+}
+
+// isMountRoot reports whether dir is the root of its file system. A root cgroup
+// holds all processes of the host: it is never taken for a container's.
+func isMountRoot(dir string) bool {
+	var a, b unix.Stat_t
+	if unix.Stat(dir, &a) != nil || unix.Stat(filepath.Dir(dir), &b) != nil {
+		return true
+	}
+	return a.Dev != b.Dev
 }
 
 // adopt records pid as the container's init, as runc restore does.

@@ -2,6 +2,7 @@ package criu
 
 import (
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/stats"
@@ -29,7 +30,7 @@ type DumpStats struct {
 // Stall is how long the container's tasks stood still.
 func (s DumpStats) Stall() time.Duration { return s.Freezing + s.Frozen }
 
-func (s *DumpStats) load(images string) error {
+func (s *DumpStats) load(images fs.FS) error {
 	e, err := readSingle[stats.StatsEntry](images, "stats-dump", magicStats)
 	if err != nil {
 		return err

@@ -3,8 +3,8 @@ package criu
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/inventory"
@@ -18,13 +18,13 @@ import (
 // memory that is promised is there. It reads no memory contents. The error
 // wraps ErrCorrupt, or fs.ErrNotExist for a part that is not there.
 func Validate(images string) error {
-	if err := validate(images); err != nil {
+	if err := validate(os.DirFS(images)); err != nil {
 		return fmt.Errorf("checkpoint %s: %w", images, err)
 	}
 	return nil
 }
 
-func validate(images string) error {
+func validate(images fs.FS) error {
 	// CRIU writes the inventory last: a dump that was cut short has none.
 	if _, err := readSingle[inventory.InventoryEntry](images, "inventory.img", magicInventory); err != nil {
 		return err
@@ -32,7 +32,7 @@ func validate(images string) error {
 	if _, err := readMeta(images); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(images, descriptorsFile)); err != nil {
+	if _, err := fs.Stat(images, descriptorsFile); err != nil {
 		return err
 	}
 	if err := eachFile(images, func(*fdinfo.FileEntry) error { return nil }); err != nil {
@@ -49,18 +49,18 @@ func validate(images string) error {
 	if tasks == 0 {
 		return fmt.Errorf("%w: pstree.img has no process", ErrCorrupt)
 	}
-	_, err = TCPSockets(images)
+	_, err = tcpSockets(images)
 	return err
 }
 
-func validateTask(images string, e *pstree.PstreeEntry) error {
+func validateTask(images fs.FS, e *pstree.PstreeEntry) error {
 	for _, tid := range append([]uint32{e.GetPid()}, e.GetThreads()...) {
-		if _, err := os.Stat(filepath.Join(images, fmt.Sprintf("core-%d.img", tid))); err != nil {
+		if _, err := fs.Stat(images, fmt.Sprintf("core-%d.img", tid)); err != nil {
 			return err
 		}
 	}
-	if _, err := os.Stat(filepath.Join(images, fmt.Sprintf("mm-%d.img", e.GetPid()))); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
+	if _, err := fs.Stat(images, fmt.Sprintf("mm-%d.img", e.GetPid())); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil // a zombie has no memory
 		}
 		return err
@@ -74,7 +74,7 @@ const pagePresent = 1 << 2
 
 // validatePages compares a process's page map with the size of the file that
 // its pages are in.
-func validatePages(images string, pid uint32) error {
+func validatePages(images fs.FS, pid uint32) error {
 	name := fmt.Sprintf("pagemap-%d.img", pid)
 	var pages uint64
 	var id uint32
@@ -101,7 +101,7 @@ func validatePages(images string, pid uint32) error {
 	if first {
 		return fmt.Errorf("%w: %s is empty", ErrCorrupt, name)
 	}
-	st, err := os.Stat(filepath.Join(images, fmt.Sprintf("pages-%d.img", id)))
+	st, err := fs.Stat(images, fmt.Sprintf("pages-%d.img", id))
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,7 @@ package layer
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,20 +15,15 @@ import (
 // Errors: ErrLimit, ErrChanged, fs.ErrExist for dst, the context's, and those
 // of the file system. After an error dst does not exist. An unusable prev is no
 // error: everything is copied, and Stats.PrevError says why.
+//
+// Who can say beforehand that a capture is coming uses Prepare: less is left to
+// do while tasks are frozen.
 func Capture(ctx context.Context, src, dst, prev string, limits Limits) (Stats, error) {
-	if err := limits.defaultsAndValidate(); err != nil {
-		return Stats{}, err
-	}
-	if err := os.Mkdir(dst, 0o700); err != nil {
+	d, err := Prepare(dst, prev, limits)
+	if err != nil {
 		return Stats{}, fmt.Errorf("capture %s: %w", src, err)
 	}
-	c := &capture{ctx: ctx, limits: limits, dirfd: -1, leaders: map[uint64]uint32{}, live: map[uint32]int64{}}
-	err := c.run(src, dst, prev)
-	if err != nil {
-		err = fmt.Errorf("capture %s: /%s: %w", src, strings.Join(c.path, "/"), err)
-		return Stats{}, errors.Join(err, os.RemoveAll(dst))
-	}
-	return c.stats, nil
+	return d.Capture(ctx, src)
 }
 
 // capture is one run of Capture.
@@ -40,9 +32,12 @@ type capture struct {
 	limits Limits
 	stats  Stats
 
-	dirfd int // of the snapshot
-	pack  *packWriter
-	live  map[uint32]int64 // bytes that are referred to, by pack
+	dirfd      int // of the snapshot
+	manifestFD int
+	identityFD int
+	pack       *packWriter
+	old        []packInfo       // packs of prev, linked into dirfd
+	live       map[uint32]int64 // bytes that are referred to, by pack
 
 	dev    uint64 // of the tree
 	trust  trust
@@ -58,11 +53,8 @@ type capture struct {
 	dirents [32 << 10]byte
 }
 
-func (c *capture) run(src, dst, prev string) (err error) {
-	if c.dirfd, err = openRoot(dst); err != nil {
-		return err
-	}
-	defer closeFD(c.dirfd)
+func (c *capture) run(ctx context.Context, src string) error {
+	c.ctx = ctx
 	root, err := openRoot(src)
 	if err != nil {
 		return err
@@ -76,70 +68,14 @@ func (c *capture) run(src, dst, prev string) (err error) {
 	if c.trust, err = newTrust(root); err != nil {
 		return err
 	}
-	if c.ids.boot, err = bootID(); err != nil {
-		return err
+	if c.before != nil && c.before.dev != c.dev {
+		c.prev = nil
 	}
-	old, err := c.usePrev(prev)
-	if err != nil {
-		return err
-	}
-	defer c.pack.close()
 	r, ord := c.findPrev(0, "")
 	if err := c.dir(root, "", 0, &st, r, ord); err != nil {
 		return err
 	}
-	return c.finish(old)
-}
-
-// usePrev links the packs of the previous snapshot, as long as it is of use,
-// and opens the new pack. It returns the packs it linked.
-func (c *capture) usePrev(prev string) ([]packInfo, error) {
-	c.pack = newPackWriter(c.dirfd, 1)
-	if prev == "" {
-		return nil, nil
-	}
-	s := &snapshot{dirfd: -1}
-	defer s.close()
-	var err error
-	if s.dirfd, err = openPrivate(prev); err == nil {
-		err = s.load(func() error {
-			if err := c.dropPacks(); err != nil { // of an earlier attempt
-				return err
-			}
-			return s.linkPacks(c.dirfd)
-		})
-	}
-	if err != nil {
-		c.stats.PrevError = err
-		return nil, c.dropPacks()
-	}
-	if len(s.m.packs) >= maxPacks {
-		c.stats.PrevError = fmt.Errorf("%w: %d packs, which Sync has not merged", ErrLimit, len(s.m.packs))
-		return nil, c.dropPacks()
-	}
-	if s.ids.dev == c.dev {
-		c.prev, c.before = newCursor(s.m), s.ids
-	}
-	if n := len(s.m.packs); n > 0 {
-		c.pack.id = s.m.packs[n-1].id + 1
-	}
-	return s.m.packs, nil
-}
-
-// dropPacks removes what a linkPacks that failed left behind.
-func (c *capture) dropPacks() error {
-	fd, err := openDir(c.dirfd, ".")
-	if err != nil {
-		return err
-	}
-	defer closeFD(fd)
-	names, err := readNames(fd, c.dirents[:])
-	for _, name := range names {
-		if err == nil {
-			err = pathError("unlinkat", name, unix.Unlinkat(fd, name, 0))
-		}
-	}
-	return err
+	return c.finish()
 }
 
 func (c *capture) findPrev(depth int, name string) (record, int) {
@@ -338,27 +274,32 @@ func (c *capture) added(flags uint8, id identity) error {
 	return nil
 }
 
-// finish writes the rest of the snapshot. old are the packs of prev, of which
-// those that nothing refers to any more are dropped.
-func (c *capture) finish(old []packInfo) error {
+// finish writes the rest of the snapshot. Packs of prev that nothing refers to
+// any more are dropped; a new one that stayed empty is left to Sync.
+func (c *capture) finish() error {
 	c.path = nil
 	if err := c.pack.flush(); err != nil {
 		return err
 	}
 	m := &manifest{boot: c.ids.boot, count: c.stats.Entries, body: c.body}
-	for _, p := range append(old, packInfo{id: c.pack.id, size: c.pack.size}) {
+	for _, p := range c.old {
 		p.live = c.live[p.id]
 		if p.live > 0 {
 			m.packs = append(m.packs, p)
-		} else if p.id != c.pack.id {
-			if err := unix.Unlinkat(c.dirfd, packName(p.id), 0); err != nil {
-				return pathError("unlinkat", packName(p.id), err)
-			}
+		} else if err := unix.Unlinkat(c.dirfd, packName(p.id), 0); err != nil {
+			return pathError("unlinkat", packName(p.id), err)
 		}
 	}
+	if live := c.live[c.pack.id]; live > 0 {
+		m.packs = append(m.packs, packInfo{id: c.pack.id, size: c.pack.size, live: live})
+	}
 	c.ids.dev = c.dev
-	if err := writeFileAt(c.dirfd, identityName, c.ids.encode(), false); err != nil {
+	if err := writeFull(c.identityFD, c.ids.encode(), 0); err != nil {
 		return err
 	}
-	return writeFileAt(c.dirfd, manifestName, m.encode(), false)
+	if err := writeFull(c.manifestFD, m.encode(), 0); err != nil {
+		return err
+	}
+	err := unix.Renameat(c.dirfd, manifestName+tempSuffix, c.dirfd, manifestName)
+	return pathError("renameat", manifestName, err)
 }

@@ -2,11 +2,12 @@
 // the restore: the writable layer of a container, and the scratch tmpfs that
 // take the place of its own. FORMAT.md describes what a snapshot holds.
 //
-//	stats, err := layer.Capture(ctx, upper, dir, prev, layer.Limits{}) // tasks frozen
-//	err = layer.Sync(dir)                                              // after the thaw
+//	draft, err := layer.Prepare(dir, prev, layer.Limits{}) // before the freeze
+//	stats, err := draft.Capture(ctx, upper)                // tasks frozen
+//	err = layer.Sync(dir)                                  // after the thaw
 //	…
-//	same, err := layer.Same(dir, upper)                                // tasks dead
-//	stats, err = layer.Rollback(ctx, dir, upper)                       // overlay unmounted
+//	same, err := layer.Same(dir, upper)                    // tasks dead
+//	stats, err = layer.Rollback(ctx, dir, upper)           // overlay unmounted
 //
 // The cost of a capture is a stat of everything and a copy of what changed: all
 // data that a capture copies goes into one pack file, and the packs of the

@@ -65,11 +65,18 @@ func (o *overlay) unmount() {
 
 func (o *overlay) snapshot(n int) string { return filepath.Join(o.snapshots, fmt.Sprint(n)) }
 
-// restore rolls back as a recovery does, with the overlay unmounted.
+// restore rolls back as a recovery does, with the overlay unmounted. A second
+// rollback must find nothing to do. (A mounted overlayfs may: it drops stale
+// "impure" marks when a directory is listed.)
 func (o *overlay) restore(n int) Stats {
 	o.t.Helper()
 	o.unmount()
 	stats := rollBack(o.t, o.snapshot(n), o.upper)
+	requireIsSame(o.t, true, o.snapshot(n), o.upper)
+	untouched := describe(o.t, o.upper, true)
+	again := rollBack(o.t, o.snapshot(n), o.upper)
+	require.Zero(o.t, again.Created+again.Removed+again.Repaired, "a second rollback has nothing to do")
+	requireSame(o.t, untouched, describe(o.t, o.upper, true), "second rollback")
 	o.mount()
 	return stats
 }

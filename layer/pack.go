@@ -23,7 +23,8 @@ const (
 
 func packName(id uint32) string { return fmt.Sprintf("pack.%08x", id) }
 
-// packWriter appends extents to a pack file, which it creates with the first.
+// packWriter appends extents to a pack file, which create makes, or the first
+// write.
 type packWriter struct {
 	dirfd int
 	id    uint32

@@ -24,9 +24,8 @@ func TestRandomChain(t *testing.T) {
 	if testing.Short() {
 		rounds = 20
 	}
-	for _, seed := range []uint64{1, randomSeed(t)} {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { randomChain(t, seed, rounds) })
-	}
+	t.Run("fixed", func(t *testing.T) { randomChain(t, 1, rounds) })
+	t.Run("random", func(t *testing.T) { randomChain(t, randomSeed(t), rounds/4) })
 }
 
 func randomChain(t *testing.T, seed uint64, rounds int) {
@@ -68,11 +67,6 @@ func randomChain(t *testing.T, seed uint64, rounds int) {
 		}
 		o.restore(target)
 		requireSame(t, views[target], describe(t, o.merged, false), fmt.Sprintf("round %d, snapshot %d", round, target))
-		untouched := describe(t, o.upper, true)
-		requireIsSame(t, true, o.snapshot(target), o.upper)
-		again := rollBack(t, o.snapshot(target), o.upper)
-		require.Zero(t, again.Created+again.Removed+again.Repaired, "a second rollback has nothing to do")
-		requireSame(t, untouched, describe(t, o.upper, true), "second rollback")
 		last = target
 	}
 }

@@ -124,7 +124,7 @@ func (r *rollback) record() (err error) {
 		return err
 	}
 	r.after.dev = r.dev
-	return writeFileAt(r.snap.dirfd, identityName, r.after.encode(), true)
+	return replaceFileAt(r.snap.dirfd, identityName, r.after.encode())
 }
 
 // step is called before every change of the tree.

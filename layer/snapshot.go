@@ -181,24 +181,28 @@ func readFileAt(dirfd int, name string) ([]byte, error) {
 	return b, readFull(fd, b, 0)
 }
 
-// writeFileAt writes a file of a snapshot. If it replaces one, it does so at
+// tempSuffix marks a file that is being written.
+const tempSuffix = ".tmp"
+
+func createAt(dirfd int, name string) (int, error) {
+	return openAt(dirfd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+}
+
+// replaceFileAt writes a file of a snapshot. One that exists is replaced at
 // once or not at all.
-func writeFileAt(dirfd int, name string, b []byte, replace bool) error {
-	temp := name
-	if replace {
-		temp += ".tmp"
-		if err := unix.Unlinkat(dirfd, temp, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-			return pathError("unlinkat", temp, err)
-		}
+func replaceFileAt(dirfd int, name string, b []byte) error {
+	temp := name + tempSuffix
+	if err := unix.Unlinkat(dirfd, temp, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return pathError("unlinkat", temp, err)
 	}
-	fd, err := openAt(dirfd, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+	fd, err := createAt(dirfd, temp)
 	if err != nil {
 		return err
 	}
 	err = writeFull(fd, b, 0)
 	closeFD(fd)
-	if err == nil && replace {
-		err = pathError("renameat", name, unix.Renameat(dirfd, temp, dirfd, name))
+	if err != nil {
+		return err
 	}
-	return err
+	return pathError("renameat", name, unix.Renameat(dirfd, temp, dirfd, name))
 }

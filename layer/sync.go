@@ -67,7 +67,7 @@ func (s *snapshot) sync() error {
 	if err := unix.Fsync(dir); err != nil {
 		return pathError("fsync", ".", err)
 	}
-	if err := writeFileAt(dir, syncedName, nil, true); err != nil {
+	if err := replaceFileAt(dir, syncedName, nil); err != nil {
 		return err
 	}
 	return pathError("fsync", ".", unix.Fsync(dir))
@@ -159,5 +159,5 @@ func (s *snapshot) merge(victims map[uint32]bool) error {
 		}
 	}
 	s.m = m
-	return writeFileAt(s.dirfd, manifestName, m.encode(), true)
+	return replaceFileAt(s.dirfd, manifestName, m.encode())
 }

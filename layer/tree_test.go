@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -155,7 +156,9 @@ func mapFile(t testing.TB, path string, size int) (m []byte, unmap func()) {
 	defer closeFD(fd)
 	m, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	require.NoError(t, err)
-	return m, func() { require.NoError(t, unix.Munmap(m)) }
+	unmap = sync.OnceFunc(func() { require.NoError(t, unix.Munmap(m)) })
+	t.Cleanup(unmap)
+	return m, unmap
 }
 
 // newTmpfs mounts one.

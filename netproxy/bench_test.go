@@ -41,4 +41,3 @@ func BenchmarkReplay(b *testing.B) {
 		})
 	}
 }
-

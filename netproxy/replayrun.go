@@ -44,6 +44,10 @@ type ReplayResult struct {
 	Differing uint64 // stretches that came out differently
 	Reset     int    // connections that could not go on
 	Took      time.Duration
+	// Slowest is the longest that one step took, SlowestStep its number from 0:
+	// a replay that waits for one thing differs from one that has much to do.
+	Slowest     time.Duration
+	SlowestStep int
 }
 
 // Replay feeds the tail to the restored application and lets the connections
@@ -67,9 +71,16 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		}
 		steps := p.rep.plan.Steps
 		for i := range steps {
+			begun := time.Now()
 			if err := p.step(&steps[i]); err != nil {
 				return fmt.Errorf("step %d of %d: %w", i+1, len(steps), err)
 			}
+			if took := time.Since(begun); took > res.Slowest {
+				res.Slowest, res.SlowestStep = took, i
+			}
+		}
+		if err := p.awaitOutputs(); err != nil {
+			return fmt.Errorf("after the last of %d steps: %w", len(steps), err)
 		}
 		res.Steps, res.Bytes = len(steps), p.rep.fed
 		res.Reset = p.goLive()

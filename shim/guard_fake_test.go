@@ -20,6 +20,7 @@ import (
 //	swallow  drop the output that was written before
 //	slow     recover only after recoveryDelay
 //	fail     fail to restore, and report the exit
+//	oom      do not recover from an OOM
 //	prepare  fail to prepare
 //	refuse   refuse the container
 const guardAnnotation = "crsc.test/guard"
@@ -78,7 +79,7 @@ func (g *restartGuard) Deleted(context.Context, *lifecycle.Container) error     
 
 func (g *restartGuard) Exited(_ context.Context, c *lifecycle.Container, e lifecycle.Exit) bool {
 	// Exit 0 and the exit that a test asks for are not crashes.
-	if e.Status == 0 || e.Status == 42 {
+	if e.Status == 0 || e.Status == 42 || e.OOM && g.has("oom") {
 		return false
 	}
 	g.work.Go(func() { g.recover(c, e) })

@@ -85,12 +85,16 @@ type Recovery struct {
 	LegsMS     float64 `json:"legs_ms"`
 	CRIUMS     float64 `json:"criu_ms"`
 
-	Records        int    `json:"records"`
-	Bytes          int64  `json:"bytes"`
-	SwallowedBytes uint64 `json:"swallowed_bytes"`
-	Differing      uint64 `json:"differing"`
-	Reset          int    `json:"reset"`
-	Connections    int    `json:"connections"`
+	// SlowestMS is the longest step of the replay, out of Steps.
+	SlowestMS      float64 `json:"slowest_ms"`
+	SlowestStep    int     `json:"slowest_step"`
+	Steps          int     `json:"steps"`
+	Records        int     `json:"records"`
+	Bytes          int64   `json:"bytes"`
+	SwallowedBytes uint64  `json:"swallowed_bytes"`
+	Differing      uint64  `json:"differing"`
+	Reset          int     `json:"reset"`
+	Connections    int     `json:"connections"`
 	// Checkpoint it was restored from; 0 is the start of the container.
 	Checkpoint uint64 `json:"checkpoint"`
 	Attempts   int    `json:"attempts"`

@@ -1,15 +1,10 @@
 package order_test
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -407,125 +402,6 @@ func TestOpenOptions(t *testing.T) {
 	} {
 		if _, _, err := order.Open(o); !errors.Is(err, order.ErrOptions) {
 			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// TestExitBeforeFIN kills processes that hold a connection: when the leg sees
-// the end, the exit must be in the ring already.
-func TestExitBeforeFIN(t *testing.T) {
-	ns := nstest.New(t)
-	exits := map[uint32]order.Exit{}
-	s := open(t, order.Options{NetNS: ns, OnExit: func(e order.Exit) { exits[e.TGID] = e }})
-	for i := range 30 {
-		cmd, addr := startHolder(t, ns)
-		leg, err := tcprepair.Dial(ns, tcprepair.Spec{
-			Client: netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", lowPort+i)), App: addr, Mark: redirect.MarkOwn,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		unix.Poll([]unix.PollFd{{Fd: int32(leg), Events: unix.POLLOUT}}, 1000)
-		cmd.Process.Signal(unix.SIGKILL)
-		unix.Poll([]unix.PollFd{{Fd: int32(leg), Events: unix.POLLRDHUP}}, 2000)
-		if err := s.Poll(func(order.Event) {}); err != nil {
-			t.Fatal(err)
-		}
-		if e, ok := exits[uint32(cmd.Process.Pid)]; !ok || e.Status != uint32(unix.SIGKILL) {
-			t.Fatalf("kill %d: exit %+v, %v when the leg saw the end", i, e, ok)
-		}
-		unix.Close(leg)
-		cmd.Wait()
-	}
-}
-
-// startHolder starts this test binary as a server process that does nothing.
-func startHolder(t *testing.T, ns int) (*exec.Cmd, netip.AddrPort) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHolderProcess$")
-	cmd.Env = append(os.Environ(), "CRSC_TEST_HOLDER=1")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	nstest.In(t, ns, cmd.Start) // the child inherits the thread's namespace
-	t.Cleanup(func() { cmd.Process.Kill() })
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cmd, netip.MustParseAddrPort(strings.TrimSpace(line))
-}
-
-func TestHolderProcess(t *testing.T) {
-	if os.Getenv("CRSC_TEST_HOLDER") == "" {
-		t.Skip("helper of TestExitBeforeFIN")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Println(l.Addr())
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-	}
-}
-
-// benchmarkRead is the application's cost of a read of one byte, including what
-// the program adds to it.
-func benchmarkRead(b *testing.B, watch bool) {
-	ns := nstest.New(b)
-	var s order.Source
-	if watch {
-		s = open(b, order.Options{NetNS: ns})
-	}
-	a := newApp(b, ns, "127.0.0.1:0", "127.0.0.1")
-	c := a.connect()
-	buf := make([]byte, 1)
-	var reading, polling time.Duration
-	const batch = 10000
-	events := 0
-	b.ReportAllocs()
-	b.ResetTimer()
-	for n := 0; n < b.N; n += batch {
-		c.send(b, batch)
-		start := time.Now()
-		for range batch {
-			unix.Read(c.fd, buf)
-		}
-		mid := time.Now()
-		if s != nil {
-			if err := s.Poll(func(order.Event) { events++ }); err != nil {
-				b.Fatal(err)
-			}
-		}
-		reading += mid.Sub(start)
-		polling += time.Since(mid)
-	}
-	reads := (b.N + batch - 1) / batch * batch
-	b.ReportMetric(float64(reading.Nanoseconds())/float64(reads), "ns/read")
-	if watch {
-		b.ReportMetric(float64(polling.Nanoseconds())/float64(events), "ns/event-polled")
-	}
-}
-
-func BenchmarkReadUnwatched(b *testing.B) { benchmarkRead(b, false) }
-func BenchmarkReadWatched(b *testing.B)   { benchmarkRead(b, true) }
-
-func BenchmarkSerialConsumed(b *testing.B) {
-	ns := nstest.New(b)
-	s := open(b, order.Options{NetNS: ns, Kind: order.Serial})
-	a := newApp(b, ns, "127.0.0.1:0", "127.0.0.1")
-	c := a.connect()
-	tr := order.Track{App: a.addr, Leg: c.remote, Origin: c.base}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := s.Consumed(tr); err != nil {
-			b.Fatal(err)
 		}
 	}
 }

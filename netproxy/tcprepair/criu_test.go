@@ -120,6 +120,10 @@ func (im *image) revive(t testing.TB, ns int) (fd int) {
 		return err
 	})
 	t.Cleanup(func() { unix.Close(fd) })
+	// As CRIU does: room for the queues, in which nothing will be acknowledged yet.
+	must(t, "sndbuf", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 16<<20))
+	must(t, "rcvbuf", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20))
+	must(t, "timeout", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 5}))
 	must(t, "repair on", setInt(fd, unix.TCP_REPAIR, repairOn))
 	must(t, "bind", unix.Bind(fd, familySockaddr(im.Family, im.Local)))
 	inq, outq, rcvWup, rcvWnd := im.InqSeq, im.OutqSeq, im.RcvWup, im.RcvWnd
@@ -160,7 +164,6 @@ func (im *image) fill(t testing.TB, fd int) {
 	sent := len(im.outq) - int(im.UnsqLen)
 	send(t, fd, im.outq[:sent])
 	if im.UnsqLen > 0 {
-		must(t, "sndbuf", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 16<<20))
 		must(t, "repair off", setInt(fd, unix.TCP_REPAIR, 0))
 		send(t, fd, im.outq[sent:])
 		must(t, "repair on", setInt(fd, unix.TCP_REPAIR, repairOn))

@@ -20,6 +20,6 @@
 // a FIN received or sent counts as one in them, and not in inq_len, outq_len
 // and unsq_len (soccr/soccr.c of CRIU). Mirror.Snd is therefore the sequence
 // number of the next input byte to deliver, Mirror.Rcv that of the next output
-// byte to arrive; with the BaseSeqs of the connection's first leg both convert
-// to stream offsets.
+// byte to arrive (Mirror.Sent with Options.SentArrived); with the BaseSeqs of
+// the connection's first leg both convert to stream offsets.
 package tcprepair

@@ -68,10 +68,6 @@ type Mirror struct {
 	SndWnd, RcvWnd uint32
 }
 
-// minRcvWnd is a window, in bytes, that fits every receive buffer and can be
-// announced without window scaling.
-const minRcvWnd = 32 << 10
-
 // MirrorOf computes the leg's state. ErrState for a connection that has no leg,
 // ErrPeer for an image that cannot be right.
 func MirrorOf(p *Peer) (Mirror, error) {
@@ -108,9 +104,7 @@ func MirrorOf(p *Peer) (Mirror, error) {
 		if m.InputEnded {
 			m.SndWnd++
 		}
-		// More than the application knows of: it will learn, from Nudge or the
-		// leg's first packet. A leg that was full at the cut is empty now.
-		m.RcvWnd = max(p.SndWnd, minRcvWnd)
+		m.RcvWnd = p.SndWnd
 	}
 	return m, nil
 }

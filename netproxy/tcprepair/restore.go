@@ -15,7 +15,9 @@ type Options struct {
 	SteerMark uint32
 	// SentArrived: the earlier leg has read everything up to Mirror.Sent. The new
 	// leg then takes up there, and output that was sent but unacknowledged at the
-	// cut does not come again (after a retransmission timeout of a second).
+	// cut (a reply whose delayed acknowledgement was pending, say) does not come
+	// again. Without it, it comes when the restored socket's first
+	// retransmission timer fires, after a second.
 	SentArrived bool
 }
 

@@ -15,7 +15,6 @@ import (
 // consoles serves the terminals of all processes from one epoll descriptor.
 type consoles struct {
 	epoller *console.Epoller
-	done    chan struct{}
 }
 
 func newConsoles() (*consoles, error) {
@@ -23,12 +22,10 @@ func newConsoles() (*consoles, error) {
 	if err != nil {
 		return nil, fmt.Errorf("terminals: %w", err)
 	}
-	c := &consoles{epoller: e, done: make(chan struct{})}
-	go func() {
-		defer close(c.done)
-		_ = e.Wait()
-	}()
-	return c, nil
+	// Ends with the process: closing an epoll descriptor does not wake who waits
+	// for it.
+	go func() { _ = e.Wait() }()
+	return &consoles{epoller: e}, nil
 }
 
 // terminal is a console whose output is being copied.
@@ -157,5 +154,5 @@ func (t *terminal) close() {
 	})
 }
 
-// Close ends the epoll loop. Terminals must have been closed.
+// Close closes the epoll descriptor, when the process is about to end.
 func (c *consoles) Close() error { return c.epoller.Close() }

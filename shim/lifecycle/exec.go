@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/pkg/stdio"
@@ -114,13 +115,16 @@ func (c *Container) runExec(ctx context.Context, p *process) (int, error) {
 		io.abandon()
 		return 0, runcError(c.runc, err, "OCI runtime exec failed")
 	}
-	if err := io.connect(ctx); err != nil {
-		io.abandon()
-		return 0, err
-	}
 	pid, err := runc.ReadPidFile(o.PidFile)
 	if err != nil {
+		io.abandon()
 		return 0, fmt.Errorf("failed to retrieve OCI runtime exec pid: %w", err)
+	}
+	if err := io.connect(ctx); err != nil {
+		io.abandon()
+		// Nobody would see it any more.
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		return 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,6 +13,9 @@ import (
 // killAllLimit bounds `runc kill --all` after init has died.
 const killAllLimit = 30 * time.Second
 
+// oomWindow is how long after an OOM notice a death by SIGKILL is put down to it.
+const oomWindow = 5 * time.Second
+
 // exited takes the exit of p from the reaper. It does not block.
 func (c *Container) exited(p *process, e Exit) {
 	c.mu.Lock()
@@ -38,7 +41,9 @@ func (c *Container) initExited(e Exit) {
 	c.mu.Lock()
 	w := c.oom
 	c.mu.Unlock()
-	e.OOM = w.seen()
+	// The notice comes before the kill: an old one is another process's.
+	killed := e.Status == signalOffset+int(syscall.SIGKILL)
+	e.OOM = killed && time.Since(w.lastOOM()) < oomWindow
 	c.mu.Lock()
 	guard := c.guard
 	if guard == nil || c.killed || c.init.phase != PhaseRunning {

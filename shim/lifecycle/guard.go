@@ -43,7 +43,7 @@ type Guard interface {
 	Exited(ctx context.Context, c *Container, e Exit) bool
 	// Deleted is called when the task is deleted, with its processes and
 	// cgroup gone and its root filesystem still mounted. It is also called if
-	// the creation failed after Prepare. An error is logged.
+	// the creation fails, even before Prepare. An error is logged.
 	Deleted(ctx context.Context, c *Container) error
 	// Close releases what the guard holds and waits for its goroutines. When
 	// the shim ends in an orderly way it is called without Deleted.

@@ -38,7 +38,7 @@ func (c *Container) Kill(ctx context.Context, execID string, sig syscall.Signal,
 	if phase == PhaseDeleted {
 		return fmt.Errorf("%s: %w", c.id, ErrNoContainer)
 	}
-	if guard != nil {
+	if guard != nil && sig != 0 {
 		guard.Signalled(ctx, c, sig)
 	}
 	for {

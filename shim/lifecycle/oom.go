@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,9 +31,9 @@ type oomWatch struct {
 	gone  func() bool
 	done  chan struct{}
 
-	mu       sync.Mutex // guards the fields below and reading from file
-	last     uint64
-	happened bool
+	mu   sync.Mutex // guards the fields below and reading from file
+	last uint64     // value of kills at the last notice
+	at   time.Time  // of the last OOM, zero without one
 }
 
 // watchOOM calls notify, from a goroutine of its own, for each OOM.
@@ -110,23 +111,23 @@ func (w *oomWatch) take(fd int) bool {
 	} else if w.gone() {
 		return true
 	}
-	w.happened = true
+	w.at = time.Now()
 	w.notify()
 	return true
 }
 
-// seen says whether an OOM happened, including one that was not passed on yet.
-// It is nil-safe.
-func (w *oomWatch) seen() bool {
+// lastOOM returns when the last OOM was noticed, zero if there was none. It
+// takes a notice that was not passed on yet into account. It is nil-safe.
+func (w *oomWatch) lastOOM() time.Time {
 	if w == nil {
-		return false
+		return time.Time{}
 	}
 	if conn, err := w.file.SyscallConn(); err == nil {
 		_ = conn.Control(func(fd uintptr) { w.take(int(fd)) })
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.happened
+	return w.at
 }
 
 // close passes on what came until now and ends the watch. It is nil-safe and
@@ -135,7 +136,7 @@ func (w *oomWatch) close() {
 	if w == nil {
 		return
 	}
-	w.seen()
+	w.lastOOM()
 	_ = closeFile(w.file)
 	<-w.done
 }

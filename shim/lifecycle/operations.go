@@ -110,7 +110,8 @@ func (c *Container) ResizePty(execID string, width, height uint32) error {
 	return t.Resize(console.WinSize{Width: uint16(width), Height: uint16(height)})
 }
 
-// CloseIO lets a process's stdin end when the client has closed its side.
+// CloseIO lets a process's stdin end when the client has closed its side, also
+// if the process is started only later.
 //
 // Errors: ErrNoProcess.
 func (c *Container) CloseIO(execID string) error {
@@ -119,15 +120,10 @@ func (c *Container) CloseIO(execID string) error {
 		return err
 	}
 	c.mu.Lock()
+	p.stdinClosed = true
 	s, t := p.streams, p.terminal
 	c.mu.Unlock()
-	switch {
-	case s != nil:
-		return s.closeStdin()
-	case t != nil:
-		return t.closeStdin()
-	}
-	return nil
+	return closeStdin(s, t)
 }
 
 // require fails unless init is in one of the phases.

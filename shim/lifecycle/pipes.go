@@ -123,6 +123,14 @@ func (p *Pipes) CloseAfterStart() error {
 	return err
 }
 
+// discard is Close for pipes that may be nil.
+func (p *Pipes) discard() error {
+	if p == nil {
+		return nil
+	}
+	return p.Close()
+}
+
 // Close closes both ends of all pipes.
 func (p *Pipes) Close() error {
 	var errs []error

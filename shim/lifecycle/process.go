@@ -16,8 +16,8 @@ type Exit struct {
 	Status int
 	// At is when the shim reaped it.
 	At time.Time
-	// OOM says that an OOM notice of the container's cgroup came before the
-	// exit. Known for init only.
+	// OOM says that the process was killed by SIGKILL just after its cgroup was
+	// found out of memory. Known for init only.
 	OOM bool
 }
 
@@ -33,6 +33,9 @@ type process struct {
 	exit     Exit
 	terminal *terminal // nil without one
 	streams  *streams
+	// stdinClosed: the client has asked for the end of stdin, perhaps before the
+	// stream was there.
+	stdinClosed bool
 	// done is closed when exit is final.
 	done chan struct{}
 	// holding: the process is being started, and its exit must not be handled
@@ -57,6 +60,18 @@ func (p *process) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// closeStdin lets stdin end once the client has closed its side. It has no
+// effect before the process was started.
+func closeStdin(s *streams, t *terminal) error {
+	switch {
+	case s != nil:
+		return s.closeStdin()
+	case t != nil:
+		return t.closeStdin()
+	}
+	return nil
 }
 
 // ProcessState is a snapshot of one process.

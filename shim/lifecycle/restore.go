@@ -45,12 +45,33 @@ type RestoreRequest struct {
 	// Mark is where the standard streams were at the checkpoint; nil: all
 	// output of the restored process is new.
 	Mark *StdioMark
+	// Pipes are the standard streams of the new init, from NewPipes, when it had
+	// to be prepared for them before the crash. They belong to Restore from then
+	// on, also if it fails. nil: Restore makes them.
+	Pipes *Pipes
 	// Start deletes the dead runc container, restores it with stdio (CRIU takes
 	// stdio.Files in the order of descriptors.json) and returns the PID of the
 	// new init, which must be a child of the shim. Its context is cancelled by
 	// a SIGKILL from the orchestrator. On an error nothing may be left of the
 	// container but what Start can delete when it is called again.
 	Start func(ctx context.Context, stdio *Pipes) (pid int, err error)
+}
+
+// NewPipes makes the standard streams of a restore that is to be prepared in
+// advance, for RestoreRequest.Pipes. Whoever does not use them closes them.
+//
+// Errors: ErrTerminal; ErrNotRecovering when the streams do not pass the shim.
+func (c *Container) NewPipes() (*Pipes, error) {
+	if c.terminal {
+		return nil, fmt.Errorf("%s: %w", c.id, ErrTerminal)
+	}
+	c.mu.Lock()
+	s := c.init.streams
+	c.mu.Unlock()
+	if s == nil || s.pipes == nil {
+		return nil, fmt.Errorf("%s: standard streams: %w", c.id, ErrNotRecovering)
+	}
+	return s.renew()
 }
 
 // Restore brings the dead init back as the same task: it makes fresh pipes that
@@ -63,18 +84,18 @@ type RestoreRequest struct {
 func (c *Container) Restore(ctx context.Context, req RestoreRequest) error {
 	r, err := c.recovering()
 	if err != nil {
-		return err
+		return errors.Join(err, req.Pipes.discard())
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
 	release, err := c.Exclusive(ctx)
 	if err != nil {
-		return c.restoreError(r, err)
+		return errors.Join(c.restoreError(r, err), req.Pipes.discard())
 	}
 	defer release()
 	if r.ctx.Err() != nil {
-		return c.restoreError(r, r.ctx.Err())
+		return errors.Join(c.restoreError(r, r.ctx.Err()), req.Pipes.discard())
 	}
 	launch := c.s.tracker.launch()
 	defer launch.end()
@@ -119,9 +140,12 @@ func (c *Container) runRestore(ctx context.Context, req RestoreRequest) (int, *P
 		c.killAll(ctx)
 	}
 	c.closeOOM()
-	pipes, err := s.renew()
-	if err != nil {
-		return 0, nil, err
+	pipes := req.Pipes
+	if pipes == nil {
+		var err error
+		if pipes, err = s.renew(); err != nil {
+			return 0, nil, err
+		}
 	}
 	pid, err := req.Start(ctx, pipes)
 	if err != nil {

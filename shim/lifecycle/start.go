@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/containerd/api/events"
@@ -92,12 +93,15 @@ func (c *Container) startFromCheckpoint(ctx context.Context) (int, error) {
 		io.abandon()
 		return 0, runcError(c.runc, err, "OCI runtime restore failed")
 	}
-	if err := io.connect(ctx); err != nil {
-		return 0, err
-	}
 	pid, err := runc.ReadPidFile(o.PidFile)
 	if err != nil {
-		return 0, fmt.Errorf("failed to retrieve OCI runtime container pid: %w", err)
+		err = fmt.Errorf("failed to retrieve OCI runtime container pid: %w", err)
+	} else {
+		err = io.connect(ctx)
+	}
+	if err != nil {
+		io.abandon()
+		return 0, errors.Join(err, deleteRunc(context.WithoutCancel(ctx), c.runc, c.id, true))
 	}
 	c.loadCgroup(ctx, pid)
 	c.mu.Lock()

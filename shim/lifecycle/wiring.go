@@ -59,10 +59,7 @@ func (w *wiring) connect(ctx context.Context) error {
 		if err := w.streams.open(ctx); err != nil {
 			return fmt.Errorf("failed to start io pipe copy: %w", err)
 		}
-		w.c.mu.Lock()
-		w.p.streams = w.streams
-		w.c.mu.Unlock()
-		return nil
+		return w.connected(w.streams, nil)
 	}
 	master, err := w.socket.ReceiveMaster()
 	if err != nil {
@@ -76,9 +73,18 @@ func (w *wiring) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("failed to start console copy: %w", err)
 	}
+	return w.connected(nil, t)
+}
+
+// connected gives the process its streams, with what was asked of them before.
+func (w *wiring) connected(s *streams, t *terminal) error {
 	w.c.mu.Lock()
-	w.p.terminal = t
+	w.p.streams, w.p.terminal = s, t
+	closed := w.p.stdinClosed
 	w.c.mu.Unlock()
+	if closed {
+		return closeStdin(s, t)
+	}
 	return nil
 }
 
@@ -86,6 +92,13 @@ func (w *wiring) connect(ctx context.Context) error {
 func (w *wiring) abandon() {
 	if w.streams != nil {
 		w.streams.close()
+	}
+	w.c.mu.Lock()
+	t := w.p.terminal
+	w.c.mu.Unlock()
+	if t != nil {
+		w.c.s.consoles.shutdown(t)
+		t.close()
 	}
 }
 

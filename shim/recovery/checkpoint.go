@@ -47,6 +47,7 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 		return errors.Join(err, g.store.discard(cp))
 	}
 	info.TotalMS = status.Milliseconds(time.Since(start))
+	g.rearm(ctx, cp)
 	g.regain(cp)
 	g.noteCheckpoint(&info)
 	return nil

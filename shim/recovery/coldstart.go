@@ -18,6 +18,7 @@ import (
 // the mounts of the dead container.
 func (g *guard) startFresh(ctx context.Context, stdio *lifecycle.Pipes) (_ int, err error) {
 	r := g.c.Runc()
+	g.disarm()
 	if err := r.Delete(ctx, g.c.ID(), &runc.DeleteOpts{Force: true}); err != nil {
 		return 0, fmt.Errorf("remove the dead container: %w", err)
 	}

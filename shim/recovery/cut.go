@@ -46,14 +46,27 @@ func (c *Cut) positions() (map[uint32]replay.Socket, map[uint32]tcprepair.Peer, 
 			return nil, nil, fmt.Errorf("connection %d: %w", cs.ID, err)
 		}
 		received := near(cs.InSent, cs.InBase, m.Snd)
+		acked := near(cs.OutRead, cs.OutBase, m.Rcv)
+		acked += skipQueued(&peer, cs.OutRead-min(acked, cs.OutRead))
 		offsets[cs.ID] = replay.Socket{
 			Received: received,
 			Consumed: received - min(received, uint64(s.InqLen)),
-			Acked:    near(cs.OutRead, cs.OutBase, m.Rcv),
+			Acked:    acked,
 		}
 		peers[cs.ID] = peer
 	}
 	return offsets, peers, nil
+}
+
+// skipQueued makes the leg begin behind up to n bytes of output that the image
+// holds as sent and not acknowledged, and that we have read since: our kernel
+// delays acknowledgements. The restored kernel would send them again only when
+// its retransmission timer expires (200 ms to 1 s); the leg's first segment
+// acknowledges them instead. It returns how many bytes are skipped.
+func skipQueued(p *tcprepair.Peer, n uint64) uint64 {
+	skip := uint32(min(n, uint64(p.OutqLen-p.UnsqLen)))
+	p.OutqLen -= skip
+	return uint64(skip)
 }
 
 // near returns the stream offset of sequence number seq that is nearest to

@@ -54,7 +54,10 @@ type guard struct {
 	// recovery; never both.
 	seq       uint64
 	budget    budget
-	fromStart bool // the journal reaches back to the start
+	armed     *armed
+	fromStart bool                 // the journal begins with the start of the container
+	origin    journal.Position     // where it began
+	startMark *lifecycle.StdioMark // standard output at the start
 
 	mu         sync.Mutex // guards everything below
 	ready      bool       // Started was called and protection is in force
@@ -179,7 +182,7 @@ func (g *guard) created(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.fromStart = true
+	g.fromStart, g.origin, g.startMark = true, g.journal.Start(), g.c.MarkStdio()
 	return g.proxy.Mark(ctx, journal.ContainerStart, 0)
 }
 
@@ -237,7 +240,19 @@ func (g *guard) Started(ctx context.Context, c *lifecycle.Container) {
 	g.mu.Unlock()
 	g.writeStatus()
 	g.wg.Go(g.schedule)
+	g.wg.Go(g.awaitEnd)
 }
+
+// awaitEnd ends the clients' connections however the container ended: a
+// SIGKILL from the orchestrator comes without a call of Exited.
+func (g *guard) awaitEnd() {
+	if _, err := g.c.Wait(g.ctx, ""); err == nil {
+		g.gone()
+	}
+}
+
+// reachesStart says that a start from the beginning loses nothing.
+func (g *guard) reachesStart() bool { return g.fromStart && g.journal.Start() == g.origin }
 
 // Signalled implements lifecycle.Guard.
 func (g *guard) Signalled(_ context.Context, _ *lifecycle.Container, sig syscall.Signal) {
@@ -360,6 +375,7 @@ func (g *guard) Close() error {
 		errs = append(errs, g.proxy.Close())
 	}
 	g.wg.Wait()
+	g.disarm()
 	if g.journal != nil {
 		errs = append(errs, g.journal.Close())
 		g.journal = nil

@@ -36,21 +36,20 @@ func (r rung) String() string {
 	return s
 }
 
-// ladder lists the ways to try, best first.
+// ladder lists the ways to try, best first. A start from the beginning comes
+// behind all that uses a checkpoint: it ends them.
 func (g *guard) ladder() []rung {
-	var strict []rung
+	var ways []rung
 	for i := len(g.store.list) - 1; i >= 0; i-- {
-		strict = append(strict, rung{from: g.store.list[i]})
+		ways = append(ways, rung{from: g.store.list[i]})
 	}
-	if g.fromStart {
-		strict = append(strict, rung{})
+	if len(ways) > 0 {
+		ways = append(ways, rung{from: ways[0].from, tolerate: true})
 	}
-	if len(strict) == 0 {
-		return nil
+	if g.reachesStart() {
+		ways = append(ways, rung{}, rung{tolerate: true})
 	}
-	last := strict[0]
-	last.tolerate = true
-	return append(strict, last)
+	return ways
 }
 
 // recover hides a crash, or reports the exit.
@@ -107,7 +106,7 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 	diverged := false
 	for i, w := range ways {
 		if w.tolerate && !diverged {
-			break // it would fail in the same way again
+			continue // it would fail in the same way again
 		}
 		st.Attempts++
 		begun := time.Now()
@@ -197,8 +196,27 @@ func (g *guard) attempt(w rung, st *status.Recovery) error {
 	}
 	ctx := g.ctx
 	start := time.Now()
+	ready := g.takeArmed(w.from)
+	defer func() {
+		if ready != nil { // not used
+			g.armed = ready
+			g.disarm()
+		}
+	}()
 	if err := g.proxy.Crash(ctx); err != nil {
 		return err
+	}
+	if err := g.awaitDown(); err != nil {
+		return err
+	}
+	if ready != nil {
+		join := ready.criu
+		joined := make(chan struct{})
+		go func() {
+			defer close(joined)
+			_ = join.Join() // Restore reports it
+		}()
+		defer func() { <-joined }()
 	}
 	lap(&st.DrainMS)
 	plan, peers, err := g.plan(w)
@@ -206,9 +224,6 @@ func (g *guard) attempt(w rung, st *status.Recovery) error {
 		return err
 	}
 	lap(&st.PlanMS)
-	if err := g.awaitDown(); err != nil {
-		return err
-	}
 	if err := g.rollback(w); err != nil {
 		return err
 	}
@@ -217,7 +232,9 @@ func (g *guard) attempt(w rung, st *status.Recovery) error {
 		return err
 	}
 	lap(&st.LegsMS)
-	if err := g.restore(w); err != nil {
+	fire := ready
+	ready = nil
+	if err := g.restore(w, fire); err != nil {
 		return err
 	}
 	lap(&st.CRIUMS)
@@ -227,6 +244,7 @@ func (g *guard) attempt(w rung, st *status.Recovery) error {
 		return err
 	}
 	st.ReplayMS = status.Milliseconds(res.Took)
+	st.Steps, st.SlowestMS, st.SlowestStep = res.Steps, status.Milliseconds(res.Slowest), res.SlowestStep
 	st.Records, st.Bytes, st.Connections = plan.Records, res.Bytes, len(plan.Conns)
 	st.SwallowedBytes, st.Differing, st.Reset = res.Swallowed, res.Differing, res.Reset
 	if w.from != nil {
@@ -284,18 +302,20 @@ func (g *guard) rollback(w rung) error {
 	return g.files.rollback(g.ctx, w.from.dir)
 }
 
-// restore makes the container's processes.
-func (g *guard) restore(w rung) error {
-	req := lifecycle.RestoreRequest{Start: g.startFresh}
+// restore makes the container's processes, with what stands ready for it or
+// without.
+func (g *guard) restore(w rung, ready *armed) error {
+	req := lifecycle.RestoreRequest{Start: g.startFresh, Mark: g.startMark}
 	if w.from != nil {
 		req.Mark = w.from.mark
 		req.Start = func(ctx context.Context, stdio *lifecycle.Pipes) (int, error) {
-			pid, _, err := criu.Restore(ctx, criu.RestoreOptions{
-				Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Rootfs: g.c.Rootfs(),
-				Pins: g.pins, Images: w.from.images(), Stdio: stdio.Files(), Start: startUnderReaper,
-			})
+			pid, _, err := criu.Restore(ctx, g.restoreOptions(w.from, stdio))
 			return pid, err
 		}
+	}
+	if ready != nil {
+		req.Pipes = ready.pipes
+		req.Start = g.fire(w.from, ready)
 	}
 	if err := g.c.Restore(g.ctx, req); err != nil {
 		return err
@@ -304,10 +324,31 @@ func (g *guard) restore(w rung) error {
 	return nil
 }
 
+// fire uses the armed restore, and does the whole work if it fails.
+func (g *guard) fire(cp *checkpoint, ready *armed) func(context.Context, *lifecycle.Pipes) (int, error) {
+	return func(ctx context.Context, stdio *lifecycle.Pipes) (int, error) {
+		pid, _, err := ready.criu.Restore(ctx)
+		if err == nil {
+			return pid, nil
+		}
+		g.log.WithError(err).Warn("armed restore failed; restoring from scratch")
+		pid, _, err2 := criu.Restore(ctx, g.restoreOptions(cp, stdio))
+		if err2 != nil {
+			return 0, errors.Join(err, err2)
+		}
+		return pid, nil
+	}
+}
+
 // giveUp reports the exit as it was.
 func (g *guard) giveUp(e lifecycle.Exit, err error) {
 	_ = g.bringDown() // what can't be brought down is reported by the exit all the same
-	g.noteFailure(err)
+	g.disarm()
+	if g.mustStop() {
+		g.log.WithError(err).Info("the recovery was ended by the request to stop")
+	} else {
+		g.noteFailure(err)
+	}
 	g.gone()
 	g.mu.Lock()
 	g.recovering, g.ended = false, true

@@ -68,11 +68,18 @@ func (e *Env) RemovePod(name string) error {
 		return err
 	}
 	defer unlock()
-	if err := removeNetns(e.netns(name, 0).Name); err != nil {
-		return err
-	}
 	pods, err := e.pods()
 	if err != nil {
+		return err
+	}
+	// The kernel removes the link with the namespace, but not at once, and not
+	// while a process lives in it; the next pod may get the same number.
+	if n, known := pods[name]; known {
+		if err := e.unjoin(n); err != nil {
+			return fmt.Errorf("pod %s: %w", name, err)
+		}
+	}
+	if err := removeNetns(e.netns(name, 0).Name); err != nil {
 		return err
 	}
 	delete(pods, name)
@@ -174,6 +181,28 @@ func (e *Env) join(pod *Netns, n byte) error {
 		}
 	}
 	return nil
+}
+
+// unjoin removes the veth pair of pod number n; an absent one is no error.
+func (e *Env) unjoin(n byte) error {
+	client, err := netns.GetFromPath(e.Client().Path)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	near, err := netlink.NewHandleAt(client)
+	if err != nil {
+		return err
+	}
+	defer near.Close()
+	link, err := near.LinkByName(fmt.Sprintf("pod%d", n))
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return near.LinkDel(link)
 }
 
 // configure gives a link its addresses and sets it up.

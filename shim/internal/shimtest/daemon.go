@@ -31,9 +31,12 @@ type Daemon struct {
 
 	t       testing.TB
 	path    string // PATH of the daemon and its shims
-	cmd     *exec.Cmd
+	run     *running
 	address string
 }
+
+// running is shared by the copies of a Daemon that For makes.
+type running struct{ cmd *exec.Cmd }
 
 // Start runs a daemon until the test ends. shim is the binary that serves as
 // io.containerd.crsc.v1.
@@ -51,11 +54,12 @@ func Start(t testing.TB, shim string) *Daemon {
 		t:         t,
 		path:      filepath.Join(dir, "bin") + ":" + tools + ":" + os.Getenv("PATH"),
 		address:   filepath.Join(dir, "c.sock"),
+		run:       &running{},
 	}
 	t.Cleanup(d.stop)
 	d.must(os.Mkdir(filepath.Join(dir, "bin"), 0o755))
 	copyBinary(t, shim, filepath.Join(dir, "bin", "containerd-shim-crsc-v1"))
-	d.launch(filepath.Join(tools, "containerd"))
+	d.Launch()
 	archive := filepath.Join(dir, "image.tar")
 	d.must(writeImage(archive))
 	d.Ctr("image", "import", archive)
@@ -96,7 +100,8 @@ func requireTools(t testing.TB) string {
 	return filepath.Join(cache, "bin")
 }
 
-func (d *Daemon) launch(containerd string) {
+// Launch starts the daemon, again after Stop.
+func (d *Daemon) Launch() {
 	d.t.Helper()
 	config := filepath.Join(d.Dir, "config.toml")
 	d.must(os.WriteFile(config, []byte(fmt.Sprintf(`version = 3
@@ -112,16 +117,17 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 [plugins."io.containerd.internal.v1.opt"]
   path = %q
 `, filepath.Join(d.Dir, "root"), filepath.Join(d.Dir, "state"), d.address, filepath.Join(d.Dir, "opt"))), 0o600))
-	out, err := os.Create(d.Log)
+	out, err := os.OpenFile(d.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	d.must(err)
 	defer out.Close()
-	d.cmd = exec.Command(containerd, "--config", config)
+	cmd := exec.Command(filepath.Join(d.tools(), "containerd"), "--config", config)
 	// A shim that is built with -race reports to a file, see stop.
-	d.cmd.Env = append(os.Environ(), "PATH="+d.path, "GORACE=atexit_sleep_ms=0 log_path="+d.Log+".race")
-	d.cmd.Stdout, d.cmd.Stderr = out, out
+	cmd.Env = append(os.Environ(), "PATH="+d.path, "GORACE=atexit_sleep_ms=0 log_path="+d.Log+".race")
+	cmd.Stdout, cmd.Stderr = out, out
 	// The daemon and its shims must not get the test's terminal signals.
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	d.must(d.cmd.Start())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	d.must(cmd.Start())
+	d.run.cmd = cmd
 	Eventually(d.t, 20*time.Second, "containerd answers", func() bool {
 		_, err := d.TryCtr("version")
 		return err == nil
@@ -132,7 +138,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 // when it takes longer than ctx.
 func (d *Daemon) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", d.address, "--namespace", d.Namespace}, args...)...)
-	cmd.Path = filepath.Join(strings.Split(d.path, ":")[1], "ctr")
+	cmd.Path = filepath.Join(d.tools(), "ctr")
 	cmd.Err = nil
 	cmd.Env = append(os.Environ(), "CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1")
 	return cmd
@@ -173,6 +179,16 @@ func (d *Daemon) ShimPid(id string) int {
 	d.t.Fatalf("no shim of %s", id)
 	return 0
 }
+
+// Stop ends the daemon; its shims go on. Launch starts it again.
+func (d *Daemon) Stop() {
+	d.t.Helper()
+	d.must(d.run.cmd.Process.Signal(syscall.SIGTERM))
+	_ = d.run.cmd.Wait()
+}
+
+// tools is the directory of the programs.
+func (d *Daemon) tools() string { return strings.Split(d.path, ":")[1] }
 
 type shimProcess struct {
 	pid int

@@ -15,10 +15,10 @@ import (
 // stop removes everything, however the test ended, and fails the test if a shim
 // reported a data race.
 func (d *Daemon) stop() {
-	if d.cmd != nil && d.cmd.Process != nil {
+	if d.run.cmd != nil {
 		d.deleteContainers()
-		_ = d.cmd.Process.Signal(syscall.SIGTERM)
-		_ = d.cmd.Wait()
+		_ = d.run.cmd.Process.Signal(syscall.SIGTERM)
+		_ = d.run.cmd.Wait()
 	}
 	for _, s := range d.shims() {
 		d.t.Errorf("shim of %s is left", s.id)

@@ -1,0 +1,36 @@
+package netproxy
+
+import "time"
+
+// settleLimit bounds the wait for the last output of a replay. What follows the
+// last input comes within a millisecond; an application that writes by a timer
+// of its own is not waited for.
+const settleLimit = 100 * time.Millisecond
+
+// awaitOutputs waits, after the last step of a replay, until the application
+// has written again what clients already have. Until then a divergence can
+// still be answered by another way of recovery; later only by a reset.
+func (p *Proxy) awaitOutputs() error {
+	for deadline := time.Now().Add(settleLimit); p.owesOutput(); {
+		if err := p.turn(1000); err != nil {
+			return err
+		}
+		if err := p.checkReplay(); err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return nil
+		}
+	}
+	return p.checkReplay()
+}
+
+// owesOutput reports whether a living connection has output to swallow.
+func (p *Proxy) owesOutput() bool {
+	for _, c := range p.slots {
+		if c != nil && legOpen(c) && c.outPos < c.outRead {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,54 @@
+package freezebench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/crsc-io/crsc/testing/bench"
+)
+
+// ownLimit bounds the wait for one checkpoint of the shim's own.
+const ownLimit = 20 * time.Second
+
+// shimSource lets the shim make checkpoints by the clock.
+type shimSource struct{ interval time.Duration }
+
+func (f *shimSource) prefix() string { return "crsc-" }
+
+func (f *shimSource) start(ctx context.Context, rig *bench.Rig, id string) (*bench.Server, error) {
+	return rig.StartRedis(ctx, bench.ServerOptions{ID: id, Pod: id, Settings: map[string]string{
+		"checkpoint-interval": f.interval.String(), "checkpoint-journal-size": "off", "checkpoint-journal-records": "off",
+		"journal-max-size": "8Gi",
+	}})
+}
+
+// collect reads the status file, which tells of the last checkpoint only, often
+// enough to see each.
+func (f *shimSource) collect(ctx context.Context, _ *bench.Rig, s *bench.Server, count int) ([]checkpoint, error) {
+	var out []checkpoint
+	last := time.Now()
+	seen := uint64(0)
+	for len(out) < count {
+		st, err := s.Status()
+		if err != nil {
+			return nil, err
+		}
+		switch c := st.Checkpoints.Last; {
+		case st.Checkpoints.Failed > 0:
+			return nil, fmt.Errorf("a checkpoint failed: %s", st.Checkpoints.LastError)
+		case c != nil && c.Sequence > seen:
+			// The first was under way, or came before the clients.
+			if seen > 0 && c.Time.After(last) {
+				out = append(out, checkpoint{begun: c.Time, held: c.HeldMS, frozen: c.FrozenMS, total: c.TotalMS, quiet: c.Quiet})
+			}
+			seen, last = c.Sequence, time.Now()
+		case time.Since(last) > ownLimit:
+			return nil, fmt.Errorf("no checkpoint for %v", ownLimit)
+		}
+		if err := bench.Pause(ctx, min(f.interval/10, 20*time.Millisecond)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,96 @@
+package proxybench
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"time"
+
+	"github.com/crsc-io/crsc/testing/bench"
+)
+
+// Benchmark implements bench.Benchmark.
+type Benchmark struct {
+	rounds   int
+	length   time.Duration
+	bulk     int
+	variants bool
+}
+
+// Name implements bench.Benchmark.
+func (b *Benchmark) Name() string { return "proxy" }
+
+// Flags implements bench.Benchmark.
+func (b *Benchmark) Flags(f *flag.FlagSet) {
+	f.IntVar(&b.rounds, "rounds", 5, "how often each target is measured in each cell")
+	f.DurationVar(&b.length, "length", 250*time.Millisecond, "length of one measurement, roughly; longer is steadier")
+	f.IntVar(&b.bulk, "bulk", 100, "MB to transfer in each direction")
+	f.BoolVar(&b.variants, "variants", true, "compare orders, durability classes and checkpoints too")
+}
+
+// Run implements bench.Benchmark.
+func (b *Benchmark) Run(ctx context.Context, rig *bench.Rig, out *bench.Results) (err error) {
+	l, err := newLab(ctx, rig)
+	defer func() { err = errors.Join(err, l.close()) }()
+	if err != nil {
+		return err
+	}
+	if err := b.compare(ctx, l, out); err != nil {
+		return err
+	}
+	if b.variants {
+		return b.vary(ctx, l, out)
+	}
+	return nil
+}
+
+// compare is the main table: direct, HAProxy, ours.
+func (b *Benchmark) compare(ctx context.Context, l *lab, out *bench.Results) error {
+	main := []*target{l.direct, l.haproxy, l.ours}
+	var cells []*measured
+	for _, c := range grid() {
+		targets := main
+		if c.op == "set" && c.conns == 50 {
+			targets = append(targets[:3:3], l.haproxyAll)
+		}
+		m, err := b.measure(ctx, l, c, targets)
+		if err != nil {
+			return err
+		}
+		m.report(out, l)
+		cells = append(cells, m)
+	}
+	printGrid(out, cells, main)
+	moved, err := b.transfer(ctx, l, append(main, l.haproxyAll))
+	if err != nil {
+		return err
+	}
+	moved.report(out, l)
+	moved.print(out, "Bulk transfer over one connection")
+	return l.check()
+}
+
+// vary compares our own options with each other.
+func (b *Benchmark) vary(ctx context.Context, l *lab, out *bench.Results) error {
+	if err := l.startVariants(ctx); err != nil {
+		return err
+	}
+	targets := append([]*target{l.direct, l.ours}, l.variants...)
+	var cells []*measured
+	for _, c := range []cell{{"set", 50, 1}, {"set", 50, 16}} {
+		m, err := b.measure(ctx, l, c, targets)
+		if err != nil {
+			return err
+		}
+		m.reportVariants(out, l)
+		cells = append(cells, m)
+	}
+	printVariants(out, cells, l)
+	moved, err := b.transfer(ctx, l, targets)
+	if err != nil {
+		return err
+	}
+	moved.reportVariants(out, l)
+	moved.print(out, "Bulk transfer, our options")
+	return l.check()
+}

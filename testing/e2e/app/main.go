@@ -1,0 +1,127 @@
+// Command app is the application that the end-to-end tests run in containers.
+// It keeps a count in memory and the same count in a file, and serves lines
+// over TCP: "add" counts and answers the count, "check" answers what memory and
+// file hold. Each addition is also told on standard output.
+//
+// SIGUSR1 makes it exit with status 3, SIGUSR2 with 0, SIGTERM with 143.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+func main() {
+	file := flag.String("file", "/data.log", "the file that is appended to")
+	reopen := flag.Bool("reopen", false, "do not hold the file open")
+	mptcp := flag.Bool("mptcp", false, "listen with Multipath TCP, which CRIU cannot dump")
+	flag.Parse()
+	if err := run(*file, *reopen, *mptcp); err != nil {
+		fmt.Fprintln(os.Stderr, "app:", err)
+		os.Exit(1)
+	}
+}
+
+func run(file string, reopen, mptcp bool) error {
+	go obey()
+	c := &counter{name: file}
+	if !reopen {
+		f, err := c.open()
+		if err != nil {
+			return err
+		}
+		c.file = f
+	}
+	lc := net.ListenConfig{}
+	lc.SetMultipathTCP(mptcp)
+	l, err := lc.Listen(context.Background(), "tcp", ":7000")
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go c.serve(conn)
+	}
+}
+
+// obey ends the program the way a signal asks for.
+func obey() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTERM)
+	status := map[os.Signal]int{syscall.SIGUSR1: 3, syscall.SIGUSR2: 0, syscall.SIGTERM: 143}
+	os.Exit(status[<-signals])
+}
+
+// counter counts in memory and in a file.
+type counter struct {
+	name string
+	mu   sync.Mutex // guards n and the file
+	n    int
+	file *os.File // nil: opened for each addition
+}
+
+func (c *counter) open() (*os.File, error) {
+	return os.OpenFile(c.name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+}
+
+// append writes the count to the file. The caller holds mu.
+func (c *counter) append() error {
+	f := c.file
+	if f == nil {
+		var err error
+		if f, err = c.open(); err != nil {
+			return err
+		}
+		defer f.Close()
+	}
+	_, err := fmt.Fprintf(f, "%d\n", c.n)
+	return err
+}
+
+func (c *counter) serve(conn net.Conn) {
+	defer conn.Close()
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		answer, err := c.answer(lines.Text())
+		if err != nil {
+			answer = "error: " + err.Error()
+		}
+		if _, err := io.WriteString(conn, answer+"\n"); err != nil {
+			return
+		}
+	}
+}
+
+func (c *counter) answer(word string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch word {
+	case "add":
+		c.n++
+		if err := c.append(); err != nil {
+			return "", err
+		}
+		fmt.Printf("added %d\n", c.n)
+		return fmt.Sprint(c.n), nil
+	case "check":
+		data, err := os.ReadFile(c.name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		return fmt.Sprintf("memory %d file %d", c.n, bytes.Count(data, []byte("\n"))), nil
+	}
+	return "", fmt.Errorf("unknown word %q", word)
+}

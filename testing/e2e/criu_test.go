@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crsc-io/crsc/testing/env"
+)
+
+// faultyCRIU stands between the shim and CRIU, for all containers that are run
+// while it is in force. Files beside it switch its faults on.
+type faultyCRIU struct {
+	t   testing.TB
+	dir string
+}
+
+// The faults. The probe that the shim makes of an unknown binary has none.
+const (
+	faultFail = "fail" // ends at once with an error
+	faultSlow = "slow" // waits for two seconds before it begins
+)
+
+// newFaultyCRIU changes the node's file until the test ends. The test must not
+// run in parallel with others.
+func newFaultyCRIU(t testing.TB) *faultyCRIU {
+	t.Helper()
+	e := env.RequireInstance(t, instance)
+	f := &faultyCRIU{t: t, dir: t.TempDir()}
+	script := filepath.Join(f.dir, "criu")
+	real := filepath.Join(e.ToolsDir, "criu")
+	require.NoError(t, os.WriteFile(script, fmt.Appendf(nil, `#!/bin/sh
+if [ "$1" = swrk ]; then
+	if [ -e %[1]s/fail ]; then exit 1; fi
+	if [ -e %[1]s/slow ]; then sleep 2; fi
+fi
+exec %[2]s "$@"
+`, f.dir, real), 0o755))
+	config := filepath.Join(e.Dir, "config.toml")
+	before, err := os.ReadFile(config)
+	require.NoError(t, err)
+	after := strings.Replace(string(before), fmt.Sprintf("%q", real), fmt.Sprintf("%q", script), 1)
+	require.NotEqual(t, string(before), after)
+	require.NoError(t, os.WriteFile(config, []byte(after), 0o600))
+	t.Cleanup(func() { require.NoError(t, os.WriteFile(config, before, 0o600)) })
+	return f
+}
+
+func (f *faultyCRIU) set(fault string) {
+	f.t.Helper()
+	require.NoError(f.t, os.WriteFile(filepath.Join(f.dir, fault), nil, 0o600))
+}
+
+func (f *faultyCRIU) clear(fault string) {
+	f.t.Helper()
+	require.NoError(f.t, os.Remove(filepath.Join(f.dir, fault)))
+}
+
+// criuChildren are the CRIU processes of the container's shim.
+func (c *container) criuChildren(shim int) []int {
+	var out []int
+	for _, pid := range childrenOf(shim) {
+		if comm(pid) == "criu" {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// awaitDump waits until a dump is under way and a random bit longer, and
+// returns the pid of its CRIU.
+func (c *container) awaitDump(shim int) int {
+	c.t.Helper()
+	known := map[int]bool{}
+	for _, pid := range c.criuChildren(shim) {
+		known[pid] = true
+	}
+	for deadline := time.Now().Add(patience); ; {
+		for _, pid := range c.criuChildren(shim) {
+			if !known[pid] {
+				time.Sleep(time.Duration(rand.IntN(30_000)) * time.Microsecond)
+				return pid
+			}
+		}
+		require.True(c.t, time.Now().Before(deadline), "no dump begins")
+	}
+}
