@@ -63,7 +63,7 @@ bench: setup build ## make bench BENCH=recovery; without BENCH: shows the names
 	@if [ -z '$(BENCH)' ]; then ls testing/bench/cmd 2>/dev/null || echo 'no benchmarks'; exit 2; fi; \
 	if [ ! -d 'testing/bench/cmd/$(BENCH)' ]; then echo 'no benchmark $(BENCH)'; exit 2; fi
 	@CGO_ENABLED=0 go build -o bin/testing/bench-$(BENCH) ./testing/bench/cmd/$(BENCH)
-	@exec bin/testing/bench-$(BENCH) -out $(OUT)/bench-$(BENCH).json $(ARGS)
+	@exec bin/testing/bench-$(BENCH) -out $(OUT)/bench/$(BENCH).json $(ARGS)
 
 .PHONY: install
 install: build ## install into DESTDIR/PREFIX/bin
@@ -73,5 +73,5 @@ install: build ## install into DESTDIR/PREFIX/bin
 .PHONY: clean
 clean: ## take all environments of this clone down, remove what was built
 	@if [ -x bin/testing/crsc-env ]; then \
-	for i in '' demo soak; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
+	for i in '' demo soak brecovery bproxy bfreeze; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
 	rm -rf bin out

@@ -149,7 +149,7 @@ func (d *dump) serve(ctx context.Context, child *swrk, req *rpc.CriuReq, pid int
 	if err != nil {
 		return errors.Join(err, child.abandon())
 	}
-	w := &watch{init: pid, tasks: tasks, kill: func() { _ = child.proc.Kill() }} // it may have ended
+	w := &watch{init: pid, tasks: tasks, kill: child.kill}
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)

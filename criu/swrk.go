@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
@@ -60,10 +61,13 @@ type spawn struct {
 type swrk struct {
 	conn *net.UnixConn
 	proc *os.Process
-	wait func() (int, error)
 	// onDeath, if set, is called at once when CRIU is found to be dying in the
 	// middle of its work, before it is waited for.
 	onDeath func()
+	// exited is closed when the child has ended; status and waitErr are set.
+	exited  chan struct{}
+	status  int
+	waitErr error
 }
 
 func (s spawn) run() (*swrk, error) {
@@ -85,6 +89,9 @@ func (s spawn) run() (*swrk, error) {
 	}
 	cmd := exec.Command(s.path, "swrk", "3")
 	cmd.ExtraFiles = []*os.File{theirs}
+	// A group of its own: CRIU forks children that stop themselves (its tests
+	// of ptrace); killed alone it leaves them behind, holding its socket.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// A *os.File(nil) in an interface is not a nil interface.
 	if s.stdio[0] != nil {
 		cmd.Stdin = s.stdio[0]
@@ -95,13 +102,14 @@ func (s spawn) run() (*swrk, error) {
 	if s.stdio[2] != nil {
 		cmd.Stderr = s.stdio[2]
 	}
-	w := &swrk{conn: conn}
+	w := &swrk{conn: conn, exited: make(chan struct{})}
+	var wait func() (int, error)
 	err = onThread(func() error {
 		if err := enter(s.namespaces); err != nil {
 			return err
 		}
 		var err error
-		w.wait, err = s.start(cmd)
+		wait, err = s.start(cmd)
 		return err
 	})
 	if err != nil {
@@ -109,7 +117,31 @@ func (s spawn) run() (*swrk, error) {
 		return nil, fmt.Errorf("start criu: %w", err)
 	}
 	w.proc = cmd.Process
+	go w.await(wait)
 	return w, nil
+}
+
+// lastWords is how long after CRIU's end its answer may still be read.
+const lastWords = 200 * time.Millisecond
+
+// await sees the child's end. A child of CRIU's that outlives it may hold the
+// socket open, so the end of the conversation is not always seen there.
+func (w *swrk) await(wait func() (int, error)) {
+	w.status, w.waitErr = wait()
+	_ = w.conn.SetReadDeadline(time.Now().Add(lastWords)) // it may be closed
+	close(w.exited)
+}
+
+// kill ends the child and the children that it has not handed over.
+func (w *swrk) kill() {
+	// The group may have no members any more, and the child have ended.
+	_ = unix.Kill(-w.proc.Pid, unix.SIGKILL)
+	_ = w.proc.Kill()
+}
+
+func (w *swrk) wait() (int, error) {
+	<-w.exited
+	return w.status, w.waitErr
 }
 
 // notifyFunc is called for each point at which CRIU asks. An error makes CRIU
@@ -127,8 +159,11 @@ func (w *swrk) call(ctx context.Context, req *rpc.CriuReq, notify notifyFunc) (*
 		w.killLate(ctx, answered)
 	}()
 	resp, err := w.converse(ctx, req, notify)
-	if errors.Is(err, errEOF) && w.onDeath != nil {
-		w.onDeath()
+	if errors.Is(err, errEOF) {
+		w.kill()
+		if w.onDeath != nil {
+			w.onDeath()
+		}
 	}
 	w.conn.Close()
 	status, werr := w.wait()
@@ -170,7 +205,7 @@ func (w *swrk) killLate(ctx context.Context, ended <-chan struct{}) {
 	select {
 	case <-ended:
 	case <-grace.C:
-		_ = w.proc.Kill() // the only error is that it has ended just now
+		w.kill()
 	}
 }
 

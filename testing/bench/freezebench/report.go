@@ -41,7 +41,7 @@ func (o *outcome) report(out *bench.Results, runc *outcome) {
 	gapNote := "longest wait of a client in a checkpoint, less its median wait; " + note
 	out.AddQuantiles(prefix+"gap_ms", o.gaps, "ms", gapNote, 0.99, 1)
 	if len(o.quiet) > 0 {
-		out.AddQuantiles(prefix+"gap_between_ms", o.quiet, "ms", "the same in as much time between two checkpoints: what the machine does by itself", 0.99)
+		out.AddQuantiles(prefix+"gap_between_ms", o.quiet, "ms", "the same between two checkpoints: what the machine does by itself; "+note, 0.99)
 	}
 	out.Add(prefix+"request_ms_p50", o.wait, "ms", "median wait of that client; "+note)
 	out.AddQuantiles(prefix+"runc_gap_ms", runc.gaps, "ms", runcNote, 0.99)

@@ -105,8 +105,8 @@ func (o *outcome) watch(ctx context.Context, rig *bench.Rig, server *bench.Serve
 	return nil
 }
 
-// findGaps looks at the time of each checkpoint, and at one of the same length
-// halfway to the next.
+// findGaps looks at the time of each checkpoint, and at one halfway to the next,
+// which is as long if there is room.
 func (o *outcome) findGaps(p *bench.Prober) {
 	o.wait = p.Median()
 	for i, c := range o.checkpoints {
@@ -114,9 +114,9 @@ func (o *outcome) findGaps(p *bench.Prober) {
 		if i+1 == len(o.checkpoints) {
 			break
 		}
-		length := c.end().Sub(c.begun)
-		from := c.end().Add((o.checkpoints[i+1].begun.Sub(c.end()) - length) / 2)
-		if from.After(c.end()) { // they do not follow each other at once
+		room := o.checkpoints[i+1].begun.Sub(c.end())
+		length := min(c.end().Sub(c.begun), room*8/10)
+		if from := c.end().Add((room - length) / 2); length > 0 {
 			o.quiet = append(o.quiet, p.Longest(from, from.Add(length))-o.wait)
 		}
 	}
