@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -320,11 +321,9 @@ func testOOM(t *testing.T, d *shimtest.Daemon, runtime, id string) {
 	events := d.Events()
 	_, _, code := runForeground(t, d, "", runtime, id, []string{"--memory-limit", "20000000"}, "tail", "/dev/zero")
 	require.Equal(t, 137, code)
-	var topics []string
-	for _, e := range events.Await(id, "/tasks/delete") {
-		topics = append(topics, e.Topic)
-	}
-	require.Contains(t, topics, "/tasks/oom")
+	shimtest.Eventually(t, 10*time.Second, "OOM event", func() bool {
+		return slices.ContainsFunc(events.Of(id), func(e shimtest.Event) bool { return e.Topic == "/tasks/oom" })
+	})
 }
 
 func testHostPID(t *testing.T, d *shimtest.Daemon, runtime, id string) {

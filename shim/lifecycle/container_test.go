@@ -26,7 +26,7 @@ func TestInitExitsBeforeStartReturns(t *testing.T) {
 	require.Equal(t, 3, st.Exit.Status)
 	b.awaitEvents("create", "start", "exit c 3", "delete")
 	_, err = b.Delete(context.Background(), "")
-	require.ErrorIs(t, err, ErrTransition)
+	require.ErrorIs(t, err, ErrNoContainer)
 	_, err = b.s.Container("c")
 	require.ErrorIs(t, err, ErrNoContainer)
 }

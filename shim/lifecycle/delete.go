@@ -17,7 +17,8 @@ const drainOutputLimit = 10 * time.Second
 // running, and returns its last state. For the container it waits for a restore
 // to be unwound that a SIGKILL has ended.
 //
-// Errors: ErrTransition, ErrNoProcess, runc's and those of unmounting.
+// Errors: ErrTransition, ErrNoContainer, ErrNoProcess, runc's and those of
+// unmounting.
 func (c *Container) Delete(ctx context.Context, execID string) (ProcessState, error) {
 	if execID != "" {
 		return c.deleteExec(ctx, execID)
@@ -31,6 +32,9 @@ func (c *Container) Delete(ctx context.Context, execID string) (ProcessState, er
 	phase, pid := c.init.phase, c.init.pid
 	force := c.restored
 	c.mu.Unlock()
+	if phase == PhaseDeleted {
+		return ProcessState{}, fmt.Errorf("%s: %w", c.id, ErrNoContainer)
+	}
 	if phase != PhaseStopped && phase != PhaseCreated {
 		return ProcessState{}, fmt.Errorf("cannot delete a %s process: %w", phase, ErrTransition)
 	}

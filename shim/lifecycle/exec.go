@@ -148,6 +148,10 @@ func (c *Container) deleteExec(ctx context.Context, id string) (ProcessState, er
 		c.mu.Unlock()
 		return ProcessState{}, fmt.Errorf("cannot delete a process that is being started: %w", ErrTransition)
 	}
+	if p.phase == PhaseDeleted {
+		c.mu.Unlock()
+		return ProcessState{}, fmt.Errorf("%s: %w", id, ErrNoProcess)
+	}
 	if err := p.phase.to(PhaseDeleted); err != nil {
 		c.mu.Unlock()
 		return ProcessState{}, fmt.Errorf("cannot delete: %w", err)

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/journal"
@@ -38,7 +42,16 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 	}
 	g.seq++
 	info := status.Checkpoint{Sequence: cp.seq, Cause: cause, Time: start}
-	if err := g.dump(ctx, cp, &info); err != nil {
+	err = g.dump(ctx, cp, &info)
+	if passing(err) && ctx.Err() == nil {
+		// A process came or went while CRIU looked; it won't the next time.
+		cp.mark.Release()
+		if err = errors.Join(g.store.discard(cp), os.Mkdir(cp.dir, 0o700), os.Mkdir(cp.images(), 0o700)); err == nil {
+			cp.mark = nil
+			err = g.dump(ctx, cp, &info)
+		}
+	}
+	if err != nil {
 		cp.mark.Release()
 		return errors.Join(err, g.store.discard(cp))
 	}
@@ -51,6 +64,13 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 	g.regain(cp)
 	g.noteCheckpoint(&info)
 	return nil
+}
+
+// passing reports whether a dump failed for a reason that is gone at the next
+// attempt: a process, such as an exec, ended while CRIU read its files.
+func passing(err error) bool {
+	var e *criu.Error
+	return errors.As(err, &e) && (errors.Is(err, unix.ESRCH) || strings.Contains(e.Line, "No such file or directory") || strings.Contains(e.Line, "No such process"))
 }
 
 // regain ends the time without protection after a fault of the journal:
@@ -147,6 +167,9 @@ func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpo
 	sockets, err := criu.TCPSockets(cp.images())
 	if err != nil {
 		return fmt.Errorf("read the images: %w", err)
+	}
+	if err := criu.ForgetSizes(cp.images(), g.cfg.SafeVolumes); err != nil {
+		return fmt.Errorf("files on safe volumes: %w", err)
 	}
 	cp.cut.Sockets = match(cp.cut.Table, sockets)
 	info.Connections = len(cp.cut.Sockets)

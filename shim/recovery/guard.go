@@ -92,7 +92,8 @@ var _ lifecycle.Guard = (*guard)(nil)
 // Prepare implements lifecycle.Guard: it decides whether the container can be
 // protected and makes its state directory.
 func (g *guard) Prepare(ctx context.Context, c *lifecycle.Container) error {
-	return g.orUnprotected(g.prepare(ctx))
+	g.orUnprotected(g.prepare(ctx))
+	return nil
 }
 
 func (g *guard) prepare(ctx context.Context) error {
@@ -143,7 +144,10 @@ func durability(d config.Durability) journal.Durability {
 
 // Created implements lifecycle.Guard: pins, first state of the files, proxy.
 func (g *guard) Created(ctx context.Context, c *lifecycle.Container) error {
-	return g.orUnprotected(g.created(ctx))
+	if !g.unprotectedNow() {
+		g.orUnprotected(g.created(ctx))
+	}
+	return nil
 }
 
 func (g *guard) created(ctx context.Context) error {
@@ -220,20 +224,27 @@ func (g *guard) clearState() error {
 	return nil
 }
 
-// orUnprotected makes the reason known why the container is not protected.
-func (g *guard) orUnprotected(err error) error {
+// orUnprotected makes the reason known why the container is not protected. The
+// guard stays, to answer for the status until the container is deleted.
+func (g *guard) orUnprotected(err error) {
 	if err == nil {
-		return nil
+		return
 	}
 	if !errors.Is(err, ErrUnprotected) {
 		err = unprotected("%v", err)
 	}
 	g.setUnprotected(err)
-	return err
+	if err := g.dismantle(); err != nil {
+		g.log.WithError(err).Warn("what was prepared for protection is not all undone")
+	}
 }
 
 // Started implements lifecycle.Guard.
 func (g *guard) Started(ctx context.Context, c *lifecycle.Container) {
+	if g.unprotectedNow() {
+		g.phase("running")
+		return
+	}
 	g.mu.Lock()
 	g.ready = true
 	g.status.Protected, g.status.Phase, g.status.Pid = true, "running", c.Pid()
@@ -308,7 +319,9 @@ func (g *guard) Exited(_ context.Context, _ *lifecycle.Container, e lifecycle.Ex
 	if reason := g.plainExitLocked(e); reason != "" {
 		g.log.WithField("status", e.Status).Infof("exit is not recovered: %s", reason)
 		g.ended = true
-		g.wg.Go(g.gone)
+		if g.ready {
+			g.wg.Go(g.gone)
+		}
 		return false
 	}
 	g.recovering = true
@@ -353,12 +366,7 @@ func (g *guard) gone() {
 
 // Deleted implements lifecycle.Guard: the container's state goes with it.
 func (g *guard) Deleted(context.Context, *lifecycle.Container) error {
-	err := g.Close()
-	if g.unprotectedNow() {
-		// The reason stays readable until the name is used again.
-		return errors.Join(err, g.clearState())
-	}
-	return errors.Join(err, g.clearState(), os.RemoveAll(g.dir))
+	return errors.Join(g.Close(), g.clearState(), os.RemoveAll(g.dir))
 }
 
 // Close implements lifecycle.Guard.
@@ -370,6 +378,11 @@ func (g *guard) Close() error {
 	}
 	g.mu.Unlock()
 	g.cancel()
+	return g.dismantle()
+}
+
+// dismantle releases what protection consists of. It may be called again.
+func (g *guard) dismantle() error {
 	var errs []error
 	if g.proxy != nil {
 		errs = append(errs, g.proxy.Close())

@@ -3,6 +3,8 @@ package recovery
 import (
 	"errors"
 	"time"
+
+	"github.com/crsc-io/crsc/criu"
 )
 
 const (
@@ -47,8 +49,8 @@ func (g *guard) schedule() {
 		case err == nil:
 			backoff = 0
 			continue
-		case errors.Is(err, ErrBusy) || g.ctx.Err() != nil:
-			continue
+		case errors.Is(err, ErrBusy) || errors.Is(err, criu.ErrDied) || errors.Is(err, criu.ErrCanceled) || g.ctx.Err() != nil:
+			continue // the container is being recovered, stopped or paused
 		}
 		backoff = min(max(2*backoff, firstBackoff), maxBackoff)
 		g.checkpointFailed(err, backoff)
