@@ -71,6 +71,7 @@ func (p *Proxy) checkSuspects() {
 	}
 	switch p.opts.Dying() {
 	case InitDying:
+		p.suspectAt = time.Now()
 		return
 	case ChildDying:
 		if time.Since(p.suspectAt) < p.opts.DyingFor {

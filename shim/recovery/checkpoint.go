@@ -26,6 +26,10 @@ const holdLimit = 20 * time.Millisecond
 // before for the case that the last does not restore.
 const keepCheckpoints = 2
 
+// mergeEvery is how many checkpoints apart the copies of the files are merged,
+// which goes with syncing them, where the durability class does not ask for it.
+const mergeEvery = 32
+
 // checkpoint makes one checkpoint. The container runs on, whatever happens.
 //
 // Errors: ErrBusy when this is not the moment; anything else is a failure.
@@ -130,6 +134,15 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 	} else {
 		prev = g.genesis()
 	}
+	ds, err := g.files.prepare(cp.dir, prev)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := ds.discard(); err != nil { // does nothing after a capture
+			g.log.WithError(err).Warn("discard a capture")
+		}
+	}()
 	stats, err := criu.Dump(ctx, criu.DumpOptions{
 		Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Pins: g.pins, Images: cp.images(),
 		Start: startUnderReaper,
@@ -145,7 +158,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 			}
 			cp.cut = Cut{Version: cutVersion, Table: t}
 			cp.mark = g.c.MarkStdio()
-			if err := g.files.capture(ctx, cp.dir, prev); err != nil {
+			if err := g.files.capture(ctx, ds); err != nil {
 				return err
 			}
 			// From here on input is behind the cut: it may flow while CRIU lets
@@ -173,6 +186,11 @@ func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpo
 	}
 	cp.cut.Sockets = match(cp.cut.Table, sockets)
 	info.Connections = len(cp.cut.Sockets)
+	if g.store.sync || cp.seq%mergeEvery == 0 {
+		if err := g.files.sync(cp.dir); err != nil {
+			return err
+		}
+	}
 	if err := g.store.commit(cp); err != nil {
 		return err
 	}

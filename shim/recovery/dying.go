@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/crsc-io/crsc/netproxy"
 )
@@ -23,10 +24,21 @@ const pfExiting = 0x4
 type processes struct {
 	procs string // the cgroup's cgroup.procs
 	init  atomic.Int64
-	last  int64        // init at the last look
-	known map[int]bool // seen alive at the last look
+	last  int64       // init at the last look
+	known map[int]int // seen alive at the last look, with their parents
+	dead  map[int]death
 	buf   []byte
 }
+
+// death is one whose consequences are not known yet: the parent has not reaped
+// the process, or has and does not sleep again.
+type death struct {
+	parent int
+	seen   time.Time
+}
+
+// mourning bounds how long a death is looked after: some parents never reap.
+const mourning = 200 * time.Millisecond
 
 // watchProcesses follows the cgroup of pid, the container's init.
 func watchProcesses(pid int) (*processes, error) {
@@ -34,7 +46,7 @@ func watchProcesses(pid int) (*processes, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &processes{procs: filepath.Join(dir, "cgroup.procs"), known: map[int]bool{}, buf: make([]byte, 4096)}
+	p := &processes{procs: filepath.Join(dir, "cgroup.procs"), known: map[int]int{}, dead: map[int]death{}, buf: make([]byte, 4096)}
 	p.follow(pid)
 	p.look()
 	return p, nil
@@ -44,13 +56,26 @@ func watchProcesses(pid int) (*processes, error) {
 func (p *processes) follow(pid int) { p.init.Store(int64(pid)) }
 
 // dying reports whether the init is exiting, or another process of the
-// container is or has gone since the last look: the child of a wrapper (a
-// shell, tini) dies first, and the init follows.
+// container is or has gone since the last look, or its parent has not yet dealt
+// with that: the child of a wrapper (a shell, tini) dies first, and the init
+// follows. A parent that a dump has stopped can't follow until the dump is over.
 func (p *processes) dying() netproxy.Dying {
-	switch {
-	case exiting(int(p.init.Load()), p.buf):
+	if p.read(int(p.init.Load())).exiting {
 		return netproxy.InitDying
-	case p.look():
+	}
+	dying := p.look()
+	for pid, d := range p.dead {
+		parent := p.read(d.parent)
+		switch {
+		case parent.state == 't':
+			return netproxy.InitDying
+		case time.Since(d.seen) > mourning, parent.exiting, parent.state == 'S' && p.read(pid).state == 0:
+			delete(p.dead, pid)
+		default:
+			dying = true
+		}
+	}
+	if dying {
 		return netproxy.ChildDying
 	}
 	return netproxy.Alive
@@ -66,49 +91,68 @@ func (p *processes) look() bool {
 	if now := p.init.Load(); now != p.last {
 		p.last = now
 		clear(p.known) // those of the dead container
+		clear(p.dead)
 	}
-	now, dying := make(map[int]bool, len(p.known)), false
+	now, dying := make(map[int]int, len(p.known)), false
 	for _, f := range bytes.Fields(b) {
 		pid, err := strconv.Atoi(string(f))
 		if err != nil {
 			continue
 		}
-		if exiting(pid, p.buf) {
+		st := p.read(pid)
+		if st.exiting {
 			dying = true
 			continue
 		}
-		now[pid] = true
+		now[pid] = st.parent
 	}
-	for pid := range p.known {
-		dying = dying || !now[pid]
+	for pid, parent := range p.known {
+		if _, alive := now[pid]; alive {
+			continue
+		}
+		dying = true
+		if _, ours := p.known[parent]; ours {
+			p.dead[pid] = death{parent, time.Now()}
+		}
 	}
 	p.known = now
 	return dying
 }
 
-// exiting reads the flags of /proc/PID/stat. A process that is not there has
-// exited.
-func exiting(pid int, buf []byte) bool {
+// procState is what /proc/PID/stat says of a process.
+type procState struct {
+	state   byte // 0: there is no such process
+	parent  int
+	exiting bool
+}
+
+// read reads a process's state. A process that is not there has exited.
+func (p *processes) read(pid int) procState {
+	gone := procState{exiting: true}
 	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return true
+		return gone
 	}
 	defer f.Close()
-	n, err := f.Read(buf)
+	n, err := f.Read(p.buf)
 	if err != nil {
-		return true
+		return gone
 	}
 	// The command name is in parentheses and may contain anything.
-	rest := bytes.Fields(buf[bytes.LastIndexByte(buf[:n], ')')+1 : n])
+	rest := bytes.Fields(p.buf[bytes.LastIndexByte(p.buf[:n], ')')+1 : n])
 	if len(rest) < 7 {
-		return true
+		return gone
 	}
-	// Fields 3 (state) and 9 (flags) of proc_pid_stat(5).
-	if s := rest[0][0]; s == 'Z' || s == 'X' {
-		return true
+	// Fields 3 (state), 4 (parent) and 9 (flags) of proc_pid_stat(5).
+	st := procState{state: rest[0][0]}
+	parent, perr := strconv.Atoi(string(rest[1]))
+	flags, ferr := strconv.ParseUint(string(rest[6]), 10, 64)
+	if perr != nil || ferr != nil {
+		return st
 	}
-	flags, err := strconv.ParseUint(string(rest[6]), 10, 64)
-	return err == nil && flags&pfExiting != 0
+	st.parent = parent
+	st.exiting = st.state == 'Z' || st.state == 'X' || flags&pfExiting != 0
+	return st
 }
 
 // cgroupDir finds a cgroup of pid that lists its processes: the pids hierarchy

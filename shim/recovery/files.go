@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -40,16 +39,57 @@ func newFiles(rootfs string, mounts []mount.Mount, upper string, scratch []criu.
 	return f
 }
 
-// capture copies all trees below dst; prev is the checkpoint before, or empty.
-// The container is frozen.
-func (f *files) capture(ctx context.Context, dst, prev string) error {
+// drafts are captures for which everything is prepared that needs no frozen
+// container.
+type drafts []*layer.Draft
+
+// prepare begins to capture all trees below dst; prev is the checkpoint before,
+// or empty.
+func (f *files) prepare(dst, prev string) (_ drafts, err error) {
+	var ds drafts
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ds.discard())
+		}
+	}()
 	for _, t := range f.trees {
 		before := ""
 		if prev != "" {
 			before = filepath.Join(prev, t.name)
 		}
-		if _, err := layer.Capture(ctx, t.dir, filepath.Join(dst, t.name), before, f.limits); err != nil {
+		d, err := layer.Prepare(filepath.Join(dst, t.name), before, f.limits)
+		if err != nil {
+			return nil, fmt.Errorf("capture %s: %w", t.dir, err)
+		}
+		ds = append(ds, d)
+	}
+	return ds, nil
+}
+
+// capture copies the trees. The container is frozen.
+func (f *files) capture(ctx context.Context, ds drafts) error {
+	for i, t := range f.trees {
+		if _, err := ds[i].Capture(ctx, t.dir); err != nil {
 			return fmt.Errorf("capture %s: %w", t.dir, err)
+		}
+	}
+	return nil
+}
+
+// discard removes what was not captured.
+func (ds drafts) discard() error {
+	var errs []error
+	for _, d := range ds {
+		errs = append(errs, d.Discard())
+	}
+	return errors.Join(errs...)
+}
+
+// sync makes the captures in dir durable, and keeps their packs few.
+func (f *files) sync(dir string) error {
+	for _, t := range f.trees {
+		if err := layer.Sync(filepath.Join(dir, t.name)); err != nil {
+			return fmt.Errorf("sync the copy of %s: %w", t.dir, err)
 		}
 	}
 	return nil
@@ -102,8 +142,3 @@ func (f *files) unmounted(fn func() error) error {
 
 // detach is MNT_DETACH of umount2(2).
 const detach = 2
-
-func isEmptyDir(dir string) bool {
-	entries, err := os.ReadDir(dir)
-	return err == nil && len(entries) == 0
-}

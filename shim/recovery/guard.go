@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/config"
 	"github.com/crsc-io/crsc/criu"
@@ -170,7 +169,11 @@ func (g *guard) created(ctx context.Context) error {
 	if err := os.Mkdir(g.genesis(), 0o700); err != nil {
 		return err
 	}
-	if err := g.files.capture(ctx, g.genesis(), ""); err != nil {
+	ds, err := g.files.prepare(g.genesis(), "")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(g.files.capture(ctx, ds), ds.discard()); err != nil {
 		return err
 	}
 	if g.procs, err = watchProcesses(pid); err != nil {
@@ -353,57 +356,6 @@ func (g *guard) plainExitLocked(e lifecycle.Exit) string {
 	return ""
 }
 
-// gone ends the clients' connections after an exit that is not recovered.
-func (g *guard) gone() {
-	if err := g.proxy.Close(); err != nil {
-		g.log.WithError(err).Warn("close proxy")
-	}
-	g.mu.Lock()
-	g.ready, g.status.Phase, g.status.Protected = false, "stopped", false
-	g.mu.Unlock()
-	g.writeStatus()
-}
-
-// Deleted implements lifecycle.Guard: the container's state goes with it.
-func (g *guard) Deleted(context.Context, *lifecycle.Container) error {
-	return errors.Join(g.Close(), g.clearState(), os.RemoveAll(g.dir))
-}
-
-// Close implements lifecycle.Guard.
-func (g *guard) Close() error {
-	g.mu.Lock()
-	g.ready = false
-	if g.cancelDump != nil {
-		g.cancelDump(ErrStopped)
-	}
-	g.mu.Unlock()
-	g.cancel()
-	return g.dismantle()
-}
-
-// dismantle releases what protection consists of. It may be called again.
-func (g *guard) dismantle() error {
-	var errs []error
-	if g.proxy != nil {
-		errs = append(errs, g.proxy.Close())
-	}
-	g.wg.Wait()
-	g.disarm()
-	if g.journal != nil {
-		errs = append(errs, g.journal.Close())
-		g.journal = nil
-	}
-	if g.pins != nil {
-		errs = append(errs, g.pins.Close())
-		g.pins = nil
-	}
-	if g.netns != nil {
-		errs = append(errs, g.netns.Close())
-		g.netns = nil
-	}
-	return errors.Join(errs...)
-}
-
 // journalFailed is called on the proxy's loop: nothing more is recorded.
 // The next checkpoint begins the journal anew, if the fault has gone by then.
 func (g *guard) journalFailed(err error) {
@@ -414,12 +366,4 @@ func (g *guard) journalFailed(err error) {
 		g.setUnprotected(unprotected("journal: %v", err))
 		g.wantCheckpoint()
 	})
-}
-
-// killInit ends a restored init that must not go on.
-func (g *guard) killInit() error {
-	if err := unix.Kill(g.c.Pid(), unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-		return err
-	}
-	return nil
 }

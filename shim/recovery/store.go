@@ -36,16 +36,10 @@ type checkpoint struct {
 	at   time.Time
 	cut  Cut
 	mark *lifecycle.StdioMark // where standard output stood; this shim only
-	// journalBytes up to the cut, for the scheduler.
-	end journal.Position
 }
 
 func (c *checkpoint) images() string  { return filepath.Join(c.dir, "images") }
-func (c *checkpoint) layer() string   { return filepath.Join(c.dir, "layer") }
 func (c *checkpoint) cutFile() string { return filepath.Join(c.dir, "cut.json") }
-func (c *checkpoint) scratch(i int) string {
-	return filepath.Join(c.dir, "scratch-"+strconv.Itoa(i))
-}
 
 // store keeps the checkpoints of one container, oldest first.
 type store struct {

@@ -1,0 +1,70 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/shim/lifecycle"
+)
+
+// gone ends the clients' connections after an exit that is not recovered.
+func (g *guard) gone() {
+	if err := g.proxy.Close(); err != nil {
+		g.log.WithError(err).Warn("close proxy")
+	}
+	g.mu.Lock()
+	g.ready, g.status.Phase, g.status.Protected = false, "stopped", false
+	g.mu.Unlock()
+	g.writeStatus()
+}
+
+// Deleted implements lifecycle.Guard: the container's state goes with it.
+func (g *guard) Deleted(context.Context, *lifecycle.Container) error {
+	return errors.Join(g.Close(), g.clearState(), os.RemoveAll(g.dir))
+}
+
+// Close implements lifecycle.Guard.
+func (g *guard) Close() error {
+	g.mu.Lock()
+	g.ready = false
+	if g.cancelDump != nil {
+		g.cancelDump(ErrStopped)
+	}
+	g.mu.Unlock()
+	g.cancel()
+	return g.dismantle()
+}
+
+// dismantle releases what protection consists of. It may be called again.
+func (g *guard) dismantle() error {
+	var errs []error
+	if g.proxy != nil {
+		errs = append(errs, g.proxy.Close())
+	}
+	g.wg.Wait()
+	g.disarm()
+	if g.journal != nil {
+		errs = append(errs, g.journal.Close())
+		g.journal = nil
+	}
+	if g.pins != nil {
+		errs = append(errs, g.pins.Close())
+		g.pins = nil
+	}
+	if g.netns != nil {
+		errs = append(errs, g.netns.Close())
+		g.netns = nil
+	}
+	return errors.Join(errs...)
+}
+
+// killInit ends a restored init that must not go on.
+func (g *guard) killInit() error {
+	if err := unix.Kill(g.c.Pid(), unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return nil
+}
