@@ -39,7 +39,7 @@ type rig struct {
 	death       Dying // what kill makes known
 }
 
-func newRig(t testing.TB, kind order.Kind) *rig {
+func newRig(t testing.TB, kind order.Kind, exclude ...uint16) *rig {
 	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), death: InitDying}
 	r.app, r.client = nstest.Pair(t)
@@ -50,7 +50,7 @@ func newRig(t testing.TB, kind order.Kind) *rig {
 	log.SetOutput(testWriter{t})
 	r.proxy, err = New(Options{
 		NetNS: r.app, Name: "test", Journal: r.journal, Order: kind,
-		Dying: r.dying, Log: logrus.NewEntry(log),
+		ExcludePorts: exclude, Dying: r.dying, Log: logrus.NewEntry(log),
 		OnFault: func(err error) { t.Errorf("journal fault: %v", err) },
 	})
 	require.NoError(t, err)

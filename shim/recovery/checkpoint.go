@@ -194,13 +194,11 @@ func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpo
 	if err := g.store.commit(cp); err != nil {
 		return err
 	}
-	if err := g.proxy.Mark(ctx, journal.CheckpointComplete, cp.seq); err != nil {
-		return err
-	}
-	// The checkpoint counts; what can't be tidied up now is tried again after
-	// the next one.
-	from, err := g.store.prune(keepCheckpoints)
-	if err == nil && len(g.store.list) == keepCheckpoints {
+	// From here on the checkpoint counts, also if a crash has come meanwhile.
+	// What can't be tidied up now is tried again after the next one.
+	err = g.proxy.Mark(context.WithoutCancel(ctx), journal.CheckpointComplete, cp.seq)
+	from, perr := g.store.prune(keepCheckpoints)
+	if err = errors.Join(err, perr); err == nil && len(g.store.list) == keepCheckpoints {
 		err = g.journal.TrimBefore(from)
 	}
 	if err != nil {

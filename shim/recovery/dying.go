@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,11 +20,12 @@ import (
 // FIN.
 const pfExiting = 0x4
 
-// processes watches the container's processes for signs of a crash. All but
-// follow is used by the proxy's loop only.
+// processes watches the container's processes for signs of a crash.
 type processes struct {
 	procs string // the cgroup's cgroup.procs
 	init  atomic.Int64
+
+	mu    sync.Mutex  // guards everything below
 	last  int64       // init at the last look
 	known map[int]int // seen alive at the last look, with their parents
 	dead  map[int]death
@@ -60,10 +62,12 @@ func (p *processes) follow(pid int) { p.init.Store(int64(pid)) }
 // with that: the child of a wrapper (a shell, tini) dies first, and the init
 // follows. A parent that a dump has stopped can't follow until the dump is over.
 func (p *processes) dying() netproxy.Dying {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.read(int(p.init.Load())).exiting {
 		return netproxy.InitDying
 	}
-	dying := p.look()
+	dying := p.lookLocked()
 	for pid, d := range p.dead {
 		parent := p.read(d.parent)
 		switch {
@@ -81,9 +85,16 @@ func (p *processes) dying() netproxy.Dying {
 	return netproxy.Alive
 }
 
-// look reads the list of processes again; true if one that was there is gone or
-// exiting.
-func (p *processes) look() bool {
+// look is called now and then, so that a process is known before it dies.
+func (p *processes) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lookLocked()
+}
+
+// lookLocked reads the list of processes again; true if one that was there is
+// gone or exiting.
+func (p *processes) lookLocked() bool {
 	b, err := os.ReadFile(p.procs)
 	if err != nil {
 		return true // the cgroup itself has gone
@@ -100,18 +111,21 @@ func (p *processes) look() bool {
 			continue
 		}
 		st := p.read(pid)
-		if st.exiting {
-			dying = true
+		if !st.exiting {
+			now[pid] = st.parent
 			continue
 		}
-		now[pid] = st.parent
+		dying = true
+		if _, known := p.known[pid]; !known && st.state != 0 {
+			p.known[pid] = st.parent
+		}
 	}
 	for pid, parent := range p.known {
 		if _, alive := now[pid]; alive {
 			continue
 		}
 		dying = true
-		if _, ours := p.known[parent]; ours {
+		if _, ours := now[parent]; ours {
 			p.dead[pid] = death{parent, time.Now()}
 		}
 	}

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -102,7 +104,11 @@ func TestCtrCheckpointAfterRecovery(t *testing.T) {
 	c.awaitCheckpoint()
 	c.crash()
 	dir := t.TempDir()
-	c.ctr("task", "checkpoint", "--image-path", dir, c.id)
+	out0, err := c.e.Command(t.Context(), "ctr", "task", "checkpoint", "--image-path", dir, c.id).CombinedOutput()
+	if err != nil {
+		log, _ := os.ReadFile(filepath.Join(c.e.Dir, "state/io.containerd.runtime.v2.task", c.e.Namespace, c.id, "criu-dump.log"))
+		t.Fatalf("%s\n%s", out0, log)
+	}
 	out, err := exec.Command("ls", dir).Output()
 	require.NoError(t, err)
 	require.Contains(t, string(out), "inventory.img")
@@ -217,7 +223,9 @@ func TestWrapper(t *testing.T) {
 // with the others or alone.
 func TestManyProcesses(t *testing.T) {
 	t.Parallel()
-	c := newContainer(t).run("nginx", protected("checkpoint-interval", "500ms"), nil)
+	// Workers of another user could be dumped only with CAP_SYS_RESOURCE.
+	c := newContainer(t).run("nginx", protected("checkpoint-interval", "500ms"), nil, "sh", "-c",
+		"sed 's/^user.*/user root root;/' /etc/crsc-nginx.conf >/tmp/n.conf; exec nginx -e stderr -c /tmp/n.conf")
 	k := c.connect(netip.AddrPortFrom(c.pod.IP4, 80))
 	get := func() {
 		t.Helper()

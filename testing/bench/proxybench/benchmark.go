@@ -23,7 +23,7 @@ func (b *Benchmark) Name() string { return "proxy" }
 // Flags implements bench.Benchmark.
 func (b *Benchmark) Flags(f *flag.FlagSet) {
 	f.IntVar(&b.rounds, "rounds", 5, "how often each target is measured in each cell")
-	f.DurationVar(&b.length, "length", 250*time.Millisecond, "length of one measurement, roughly; longer is steadier")
+	f.DurationVar(&b.length, "length", 200*time.Millisecond, "length of one measurement, roughly; longer is steadier")
 	f.IntVar(&b.bulk, "bulk", 100, "MB to transfer in each direction")
 	f.BoolVar(&b.variants, "variants", true, "compare orders, durability classes and checkpoints too")
 }
