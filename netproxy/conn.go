@@ -38,6 +38,7 @@ type conn struct {
 	outPos     uint64 // read from the present leg's stream
 	outRead    uint64 // ever read from a leg, and journaled: what the client has or will get
 	outSent    uint64 // written to the client
+	ackedOut   uint64 // acknowledged at once for a checkpoint
 	// Sequence numbers of offset 0: inBase in the application's receive
 	// direction, outBase in its send direction.
 	inBase, outBase uint32

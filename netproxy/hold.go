@@ -8,6 +8,7 @@ import (
 
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/tcprepair"
 )
 
 // ErrPhase is returned when a call does not fit what the proxy is doing, for
@@ -48,10 +49,32 @@ func (p *Proxy) Hold(ctx context.Context, limit time.Duration) (HoldResult, erro
 				break
 			}
 		}
+		p.acknowledge()
 		res.Took = time.Since(start)
 		return nil
 	})
 	return res, err
+}
+
+// acknowledge makes our kernel acknowledge what it has of the application's
+// output: it may delay that by 40 ms. An acknowledgement that arrives while CRIU
+// reads the application's send queue makes the dump fail, and what is not
+// acknowledged has to be sent again after a restore.
+func (p *Proxy) acknowledge() {
+	for _, c := range p.slots {
+		if c != nil && legOpen(c) {
+			p.ackLeg(c)
+		}
+	}
+}
+
+func (p *Proxy) ackLeg(c *conn) {
+	if c.ackedOut == c.outPos {
+		return
+	}
+	c.ackedOut = c.outPos
+	// It only fails for a socket that is gone, which the next read tells.
+	_ = tcprepair.AckNow(c.legFD)
 }
 
 // Cut says where every connection stands. The container's tasks must be frozen,

@@ -55,6 +55,9 @@ func (p *Proxy) pumpOutput(c *conn) {
 		data := p.arena[p.arenaLen : p.arenaLen+n]
 		p.arenaLen += n
 		p.output(c, data)
+		if p.phase == holding {
+			p.ackLeg(c)
+		}
 	}
 	p.activate(c)
 }

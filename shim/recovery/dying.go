@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -37,10 +38,17 @@ type processes struct {
 type death struct {
 	parent int
 	seen   time.Time
+	asleep time.Time // since when the parent was seen asleep; zero: it was not
 }
 
-// mourning bounds how long a death is looked after: some parents never reap.
-const mourning = 200 * time.Millisecond
+const (
+	// mourning bounds how long a death is looked after: some parents never reap.
+	mourning = 200 * time.Millisecond
+	// resting is how long a parent that has reaped must be seen asleep to be
+	// believed to live on. For a moment it seems so in any case: wait4 reaps in
+	// the state TASK_INTERRUPTIBLE (kernel/exit.c), and may be preempted there.
+	resting = 10 * time.Millisecond
+)
 
 // watchProcesses follows the cgroup of pid, the container's init.
 func watchProcesses(pid int) (*processes, error) {
@@ -57,6 +65,25 @@ func watchProcesses(pid int) (*processes, error) {
 // follow makes pid the init, after a restore.
 func (p *processes) follow(pid int) { p.init.Store(int64(pid)) }
 
+// The list of processes is read often while they start, then every second: one
+// that dies before it was seen may be taken for one that lives on.
+const (
+	firstLook    = 5 * time.Millisecond
+	lookInterval = time.Second
+)
+
+// watch reads the list now and then until ctx ends.
+func (p *processes) watch(ctx context.Context) {
+	for next := firstLook; ; next = min(2*next, lookInterval) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(next):
+			p.look()
+		}
+	}
+}
+
 // dying reports whether the init is exiting, or another process of the
 // container is or has gone since the last look, or its parent has not yet dealt
 // with that: the child of a wrapper (a shell, tini) dies first, and the init
@@ -68,21 +95,44 @@ func (p *processes) dying() netproxy.Dying {
 		return netproxy.InitDying
 	}
 	dying := p.lookLocked()
-	for pid, d := range p.dead {
-		parent := p.read(d.parent)
-		switch {
-		case parent.state == 't':
+	for pid := range p.dead {
+		switch p.consequence(pid) {
+		case netproxy.InitDying:
 			return netproxy.InitDying
-		case time.Since(d.seen) > mourning, parent.exiting, parent.state == 'S' && p.read(pid).state == 0:
-			delete(p.dead, pid)
-		default:
+		case netproxy.ChildDying:
 			dying = true
+		case netproxy.Alive:
+			delete(p.dead, pid)
 		}
 	}
 	if dying {
 		return netproxy.ChildDying
 	}
 	return netproxy.Alive
+}
+
+// consequence tells what follows from the death of pid: nothing (Alive), or
+// that is not known yet.
+func (p *processes) consequence(pid int) netproxy.Dying {
+	// In this order: what the parent does counts from when it has reaped.
+	reaped := p.read(pid).state == 0
+	d := p.dead[pid]
+	parent := p.read(d.parent)
+	now := time.Now()
+	switch {
+	case parent.state == 't' || parent.state == 'D':
+		return netproxy.InitDying // stopped by a dump, or frozen
+	case parent.exiting, now.Sub(d.seen) > mourning:
+		return netproxy.Alive
+	case !reaped || parent.state != 'S':
+		d.asleep = time.Time{}
+	case d.asleep.IsZero():
+		d.asleep = now
+	case now.Sub(d.asleep) > resting:
+		return netproxy.Alive
+	}
+	p.dead[pid] = d
+	return netproxy.ChildDying
 }
 
 // look is called now and then, so that a process is known before it dies.
@@ -126,7 +176,7 @@ func (p *processes) lookLocked() bool {
 		}
 		dying = true
 		if _, ours := now[parent]; ours {
-			p.dead[pid] = death{parent, time.Now()}
+			p.dead[pid] = death{parent: parent, seen: time.Now()}
 		}
 	}
 	p.known = now

@@ -255,24 +255,7 @@ func (g *guard) Started(ctx context.Context, c *lifecycle.Container) {
 	g.writeStatus()
 	g.wg.Go(g.schedule)
 	g.wg.Go(g.awaitEnd)
-	g.wg.Go(g.watch)
-}
-
-// lookInterval is how old the list of the container's processes may be. One
-// that dies younger than that may be taken for a close by a living application.
-const lookInterval = time.Second
-
-func (g *guard) watch() {
-	t := time.NewTicker(lookInterval)
-	defer t.Stop()
-	for {
-		select {
-		case <-g.ctx.Done():
-			return
-		case <-t.C:
-			g.procs.look()
-		}
-	}
+	g.wg.Go(func() { g.procs.watch(g.ctx) })
 }
 
 // awaitEnd ends the clients' connections however the container ended: a

@@ -321,6 +321,7 @@ func (g *guard) restore(w rung, ready *armed) error {
 		return err
 	}
 	g.procs.follow(g.c.Pid())
+	g.procs.look()
 	return nil
 }
 

@@ -168,7 +168,7 @@ func (c *container) measure(shim int) measured {
 	require.NoError(c.t, err)
 	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", shim))
 	require.NoError(c.t, err)
-	m := measured{fds: len(fds), goroutines: c.status().Goroutines, mounts: strings.Count(string(mounts), "\n")}
+	m := measured{fds: len(fds), goroutines: c.status().Goroutines, mounts: strings.Count(string(mounts), c.id)}
 	// Checkpoints come and go meanwhile; what vanishes is not counted.
 	_ = filepath.WalkDir(c.stateDir(), func(_ string, d os.DirEntry, err error) error {
 		if err != nil {

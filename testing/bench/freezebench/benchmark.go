@@ -27,8 +27,8 @@ func (b *Benchmark) Name() string { return "freeze" }
 // Flags implements bench.Benchmark.
 func (b *Benchmark) Flags(f *flag.FlagSet) {
 	f.IntVar(&b.checkpoints, "checkpoints", 100, "checkpoints of the small Redis in each scenario")
-	f.IntVar(&b.large, "large", 30, "checkpoints of the Redis with 256 MB")
-	f.IntVar(&b.runc, "runc", 25, "checkpoints by runc in each scenario")
+	f.IntVar(&b.large, "large", 25, "checkpoints of the Redis with 256 MB")
+	f.IntVar(&b.runc, "runc", 20, "checkpoints by runc in each scenario")
 	f.DurationVar(&b.interval, "interval", 200*time.Millisecond, "checkpoint interval of the small Redis")
 }
 

@@ -23,6 +23,9 @@ const criuConfig = "network-lock nftables\n"
 // runcSource calls runc checkpoint on a container of the stock shim.
 type runcSource struct{ interval time.Duration }
 
+// failures: the first one ends the benchmark.
+func (f *runcSource) failures() (int, string) { return 0, "" }
+
 func (f *runcSource) prefix() string { return "runc-" }
 
 func (f *runcSource) start(ctx context.Context, rig *bench.Rig, id string) (*bench.Server, error) {

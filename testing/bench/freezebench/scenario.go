@@ -30,6 +30,8 @@ type source interface {
 	start(ctx context.Context, rig *bench.Rig, id string) (*bench.Server, error)
 	// collect returns count checkpoints.
 	collect(ctx context.Context, rig *bench.Rig, s *bench.Server, count int) ([]checkpoint, error)
+	// failures counts those that failed during collect, and quotes the last.
+	failures() (count int, last string)
 	// prefix keeps the containers' names apart.
 	prefix() string
 }
@@ -51,6 +53,8 @@ type outcome struct {
 	gaps        bench.Sample // beyond that, in each checkpoint
 	quiet       bench.Sample // the same between checkpoints
 	load        load.Result
+	failed      int // checkpoints, beside those that are listed
+	lastError   string
 }
 
 func (s scenario) run(ctx context.Context, rig *bench.Rig, from source) (*outcome, error) {
@@ -88,6 +92,7 @@ func (o *outcome) watch(ctx context.Context, rig *bench.Rig, server *bench.Serve
 		}
 	}
 	o.checkpoints, err = from.collect(ctx, rig, server, o.count)
+	o.failed, o.lastError = from.failures()
 	if clients != nil {
 		result, stopErr := clients.Stop(ctx)
 		o.load = result

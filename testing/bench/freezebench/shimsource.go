@@ -12,7 +12,14 @@ import (
 const ownLimit = 20 * time.Second
 
 // shimSource lets the shim make checkpoints by the clock.
-type shimSource struct{ interval time.Duration }
+type shimSource struct {
+	interval time.Duration
+
+	failed    int // checkpoints, so far
+	lastError string
+}
+
+func (f *shimSource) failures() (int, string) { return f.failed, f.lastError }
 
 func (f *shimSource) prefix() string { return "crsc-" }
 
@@ -34,9 +41,8 @@ func (f *shimSource) collect(ctx context.Context, _ *bench.Rig, s *bench.Server,
 		if err != nil {
 			return nil, err
 		}
+		f.failed, f.lastError = st.Checkpoints.Failed, st.Checkpoints.LastError
 		switch c := st.Checkpoints.Last; {
-		case st.Checkpoints.Failed > 0:
-			return nil, fmt.Errorf("a checkpoint failed: %s", st.Checkpoints.LastError)
 		case c != nil && c.Sequence > seen:
 			// The first was under way, or came before the clients.
 			if seen > 0 && c.Time.After(last) {
@@ -44,7 +50,7 @@ func (f *shimSource) collect(ctx context.Context, _ *bench.Rig, s *bench.Server,
 			}
 			seen, last = c.Sequence, time.Now()
 		case time.Since(last) > ownLimit:
-			return nil, fmt.Errorf("no checkpoint for %v", ownLimit)
+			return nil, fmt.Errorf("no checkpoint for %v: %s", ownLimit, f.lastError)
 		}
 		if err := bench.Pause(ctx, min(f.interval/10, 20*time.Millisecond)); err != nil {
 			return nil, err
