@@ -21,6 +21,17 @@ type Config struct {
 	// JournalRecords is the number of input records since the last checkpoint
 	// that triggers the next one; Off: their number does not.
 	JournalRecords int64
+	// Cron are times at which a checkpoint is made.
+	Cron Cron
+	// RecoveryTarget is how long a recovery may take; Off: checkpoints are not
+	// made for its sake.
+	RecoveryTarget time.Duration
+	// OnStop says that a checkpoint precedes the orchestrator's request to stop.
+	OnStop bool
+	// Pressure triggers checkpoints when memory is short.
+	Pressure Pressure
+	// Unreplayable are the kinds of input that trigger a checkpoint soon.
+	Unreplayable Unreplayable
 	// JournalMaxSize is the number of bytes that the journal may hold on disk.
 	JournalMaxSize int64
 	// Durability says what the journal must survive before output is released.
@@ -44,6 +55,12 @@ type Config struct {
 	StateDir string
 	// CRIU is the absolute path of the criu binary; empty: found on PATH.
 	CRIU string
+	// MaxConcurrentDumps limits how many containers of the node are dumped at a
+	// time; Off: any number.
+	MaxConcurrentDumps int
+	// CheckpointJitter is the fraction of the interval, from 0 to 0.5, by which
+	// checkpoints come early at random.
+	CheckpointJitter float64
 	// LogLevel is the level of the shim's log: trace, debug, info, warn, error.
 	LogLevel string
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,8 @@ func TestBuiltInDefaults(t *testing.T) {
 	assert.Equal(t, &Config{
 		Interval: 10 * time.Second, JournalSize: 4 << 20, JournalRecords: 4000, JournalMaxSize: 256 << 20,
 		Durability: DurabilityPageCache, Order: OrderAuto, Budget: Budget{Recoveries: 10, Window: 10 * time.Minute},
-		StateDir: "/var/lib/crsc", LogLevel: "info",
+		Unreplayable: Unreplayable{Exec: true, Signal: true, Stdin: true, Connection: true},
+		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 	}, c)
 }
 
@@ -35,14 +37,21 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		KeyEnabled: "true", KeyInterval: "250ms", KeyJournalSize: "1Mi", KeyJournalRecords: "off",
 		KeyJournalMaxSize: "1Gi", KeyDurability: "disk", KeyOrder: "serial", KeyBudget: "5/1h",
 		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,8080, 101,95-96",
+		KeyCron: "30  3 * * 1-5", KeyTarget: "500ms", KeyOnStop: "true", KeyOnPressure: "memory=85.5", KeyUnreplayable: "stdin, exec",
 	})
 	require.NoError(t, err)
+	assert.Equal(t, "30 3 * * 1-5", c.Cron.String())
+	saturday := time.Date(2026, 11, 21, 22, 0, 0, 0, time.Local)
+	assert.Equal(t, time.Date(2026, 11, 23, 3, 30, 0, 0, time.Local), c.Cron.Next(saturday))
+	c.Cron = Cron{}
 	assert.Equal(t, &Config{
 		Enabled: true, Interval: 250 * time.Millisecond, JournalSize: 1 << 20, JournalRecords: Off,
 		JournalMaxSize: 1 << 30, Durability: DurabilityDisk, Order: OrderSerial,
 		Budget: Budget{Recoveries: 5, Window: time.Hour}, RecoverOOM: true,
 		SafeVolumes: []string{"/a", "/b"}, ExcludePorts: []PortRange{{90, 101}, {8080, 8080}},
-		StateDir: "/var/lib/crsc", LogLevel: "info",
+		RecoveryTarget: 500 * time.Millisecond, OnStop: true, Pressure: Pressure{Memory: 85.5},
+		Unreplayable: Unreplayable{Exec: true, Stdin: true},
+		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 	}, c)
 	assert.True(t, c.Excluded(100))
 	assert.False(t, c.Excluded(102))
@@ -65,6 +74,11 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyRecoverOOM:     {"", "on"},
 		KeySafeVolumes:    {"data", "/data/", "/a/../b", "/a,,/b", "/", "/a\x00"},
 		KeyExcludePorts:   {"0", "65536", "80-", "90-80", "http", "80,,81", "-1"},
+		KeyCron:           {"", "* * * *", "* * * * * *", "@hourly", "60 * * * *", "*/0 * * * *", "0 0 30 2 *", "CRON_TZ=UTC", "TZ=0", "CRON_TZ=Mars/Base 0 0 * * *", "CRON_TZ= * * * *", "TZ=UTC * * * * *", "a b c d e"},
+		KeyTarget:         {"", "0", "9ms", "-1s", "500"},
+		KeyOnStop:         {"", "yes"},
+		KeyOnPressure:     {"", "90", "memory", "memory=", "memory=0", "memory=101", "cpu=5", "memory=90,memory=80", "memory=9,", "psi=1e1", "psi=nan", "True"},
+		KeyUnreplayable:   {"", "execs", "exec,exec", "exec,", "off,exec", "true"},
 	}
 	n := parseNode(t, "")
 	require.Len(t, bad, len(keys()), "a new annotation needs its malformed values here")
@@ -146,6 +160,38 @@ func TestNodeFile(t *testing.T) {
 	}
 }
 
+func TestNodeLimits(t *testing.T) {
+	n := parseNode(t, "max_concurrent_dumps = 0\ncheckpoint_jitter = 0")
+	c, err := n.Container(nil)
+	require.NoError(t, err)
+	assert.Zero(t, c.MaxConcurrentDumps)
+	assert.Zero(t, c.CheckpointJitter)
+	c, err = parseNode(t, "max_concurrent_dumps = 7\ncheckpoint_jitter = 0.5").Container(nil)
+	require.NoError(t, err)
+	assert.Equal(t, 7, c.MaxConcurrentDumps)
+	assert.Equal(t, 0.5, c.CheckpointJitter)
+}
+
+func TestCronHasATimeZone(t *testing.T) {
+	c, err := parseCron("CRON_TZ=Asia/Tokyo 0 9 * * *")
+	require.NoError(t, err)
+	got := c.Next(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
+	assert.True(t, got.Equal(time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)), got)
+	assert.Equal(t, "off", Cron{}.String())
+	assert.True(t, Cron{}.Next(time.Now()).IsZero())
+}
+
+func TestPressureForms(t *testing.T) {
+	for text, want := range map[string]Pressure{
+		"true": {Memory: 90, Stalled: 20}, "false": {}, "psi=5": {Stalled: 5}, "psi=5, memory=100": {Memory: 100, Stalled: 5},
+	} {
+		got, err := parsePressure(text)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, got, text)
+		assert.Equal(t, text == "false", got.IsZero())
+	}
+}
+
 func TestFaultyNodeFiles(t *testing.T) {
 	for text, want := range map[string]error{
 		`state-dir = "/x"`:                                         ErrUnknownKey,
@@ -155,6 +201,11 @@ func TestFaultyNodeFiles(t *testing.T) {
 		`log_level = "loud"`:                                       ErrMalformed,
 		`state_dir = `:                                             ErrMalformed,
 		`state_dir = 5`:                                            ErrMalformed,
+		`max_concurrent_dumps = -1`:                                ErrMalformed,
+		`max_concurrent_dumps = "2"`:                               ErrMalformed,
+		`checkpoint_jitter = 0.51`:                                 ErrMalformed,
+		`checkpoint_jitter = -0.1`:                                 ErrMalformed,
+		`checkpoint_jitter = nan`:                                  ErrMalformed,
 		"[defaults]\nintervall = '1s'":                             ErrUnknownKey,
 		"[defaults]\ncheckpoint-interval = '1'":                    ErrMalformed,
 		"[defaults]\ncheckpoint-interval = 10":                     ErrMalformed,

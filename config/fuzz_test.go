@@ -14,6 +14,9 @@ func FuzzContainer(f *testing.F) {
 	f.Add(KeyExcludePorts, "1-65535,80")
 	f.Add(KeySafeVolumes, "/a,/b")
 	f.Add(KeyInterval, "off")
+	f.Add(KeyCron, "CRON_TZ=UTC 1-5/2,7 */3 ? jan-mar sun")
+	f.Add(KeyCron, "TZ=0")
+	f.Add(KeyOnPressure, "memory=90,psi=20")
 	f.Add("crsc.io/x", "y")
 	node, err := Parse(nil)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -47,7 +48,7 @@ type key struct {
 
 // keys returns the table of annotations, in the order of the documentation.
 func keys() []key {
-	return append(triggerKeys(), behaviourKeys()...)
+	return slices.Concat(triggerKeys(), scheduleKeys(), behaviourKeys())
 }
 
 func triggerKeys() []key {

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -29,6 +31,9 @@ const (
 type Node struct {
 	// StateDir, CRIU and LogLevel are as in [Config].
 	StateDir, CRIU, LogLevel string
+	// MaxConcurrentDumps and CheckpointJitter are as in [Config].
+	MaxConcurrentDumps int
+	CheckpointJitter   float64
 
 	base   Config // built-in and node defaults, validated
 	allow  []string
@@ -51,6 +56,8 @@ type nodeFile struct {
 	StateDir    string               `toml:"state_dir"`
 	CRIU        string               `toml:"criu"`
 	LogLevel    string               `toml:"log_level"`
+	MaxDumps    *int                 `toml:"max_concurrent_dumps"`
+	Jitter      *float64             `toml:"checkpoint_jitter"`
 	Defaults    map[string]string    `toml:"defaults"`
 	Annotations nodeLists            `toml:"annotations"`
 	Bounds      map[string]nodeBound `toml:"bounds"`
@@ -103,7 +110,13 @@ func Parse(data []byte) (*Node, error) {
 	if err := n.checkPaths(); err != nil {
 		return nil, err
 	}
-	n.base = Config{StateDir: n.StateDir, CRIU: n.CRIU, LogLevel: n.LogLevel}
+	if err := n.readLimits(&file); err != nil {
+		return nil, err
+	}
+	n.base = Config{
+		StateDir: n.StateDir, CRIU: n.CRIU, LogLevel: n.LogLevel,
+		MaxConcurrentDumps: n.MaxConcurrentDumps, CheckpointJitter: n.CheckpointJitter,
+	}
 	for _, step := range []func(*nodeFile) error{n.readDefaults, n.readLists, n.readBounds} {
 		if err := step(&file); err != nil {
 			return nil, err
@@ -154,6 +167,32 @@ func (n *Node) checkPaths() error {
 	}
 	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, n.LogLevel) {
 		return &KeyError{Key: "log_level", Value: n.LogLevel, Form: "trace, debug, info, warn or error", Err: ErrMalformed}
+	}
+	return nil
+}
+
+// defaultJitter is enough to spread the containers of a node within ten
+// intervals of their start in lockstep.
+const defaultJitter = 0.1
+
+// defaultDumps is as many as the node has processors: a dump keeps one of them
+// busy. A second one is let in on the smallest nodes, or a stuck dump would hold
+// up all others.
+func defaultDumps() int { return max(2, runtime.NumCPU()) }
+
+func (n *Node) readLimits(file *nodeFile) error {
+	n.MaxConcurrentDumps, n.CheckpointJitter = defaultDumps(), defaultJitter
+	if v := file.MaxDumps; v != nil {
+		if *v < 0 || *v > 10000 {
+			return &KeyError{Key: "max_concurrent_dumps", Value: strconv.Itoa(*v), Form: "a whole number, 0 for no limit", Err: ErrMalformed}
+		}
+		n.MaxConcurrentDumps = *v
+	}
+	if v := file.Jitter; v != nil {
+		if !(*v >= 0 && *v <= 0.5) { // refuses NaN as well
+			return &KeyError{Key: "checkpoint_jitter", Value: strconv.FormatFloat(*v, 'g', -1, 64), Form: "a fraction from 0.0 to 0.5", Err: ErrMalformed}
+		}
+		n.CheckpointJitter = *v
 	}
 	return nil
 }
@@ -271,7 +310,7 @@ func tomlError(err error) error {
 		row, _ := strict.Errors[0].Position()
 		return fmt.Errorf("line %d: %w", row, &KeyError{
 			Key: strings.Join(strict.Errors[0].Key(), "."), Err: ErrUnknownKey,
-			Form: "state_dir, criu, log_level, [defaults], [annotations] and [bounds.NAME]"})
+			Form: "state_dir, criu, log_level, max_concurrent_dumps, checkpoint_jitter, [defaults], [annotations] and [bounds.NAME]"})
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {

@@ -31,7 +31,7 @@ type Options struct {
 	// microseconds).
 	Dying func() Dying
 	// DyingFor bounds how long a close by a dying process other than the init
-	// is held back while the init lives on. Default 100 ms: an init
+	// is held back while the init lives on. Default 250 ms: an init
 	// follows its child within a millisecond or two, unless others have the
 	// processors. A close is held for less if the child's parent goes to sleep.
 	DyingFor time.Duration
@@ -82,7 +82,7 @@ func (o *Options) defaultsAndValidate() error {
 		return fmt.Errorf("netproxy: name %q: 1 to 16 characters are needed", o.Name)
 	}
 	if o.DyingFor <= 0 {
-		o.DyingFor = 100 * time.Millisecond
+		o.DyingFor = 250 * time.Millisecond
 	}
 	if o.MaxConnections <= 0 {
 		o.MaxConnections = 10000

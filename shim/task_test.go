@@ -135,14 +135,22 @@ func testInspect(t *testing.T, d *shimtest.Daemon, runtime, id string) {
 	c := runDetached(t, d, runtime, id, nil, "sleep", "1000")
 	pid, status := c.row()
 	require.Equal(t, "RUNNING", status)
-	comm, err := os.ReadFile("/proc/" + pid + "/comm")
-	require.NoError(t, err)
-	require.Equal(t, "sleep\n", string(comm))
+	requireRuns(t, pid, "sleep")
 	require.Contains(t, d.Ctr("task", "ps", id), pid)
 	require.Regexp(t, `memory\.usage_in_bytes +[1-9]|memory\.current +[1-9]`, d.Ctr("task", "metrics", id))
-	_, err = d.TryCtr("task", "delete", id)
+	_, err := d.TryCtr("task", "delete", id)
 	require.ErrorContains(t, err, "must be stopped")
 	c.remove()
+}
+
+// requireRuns waits for a process to run the program: a start is answered
+// before runc's init has become it.
+func requireRuns(t *testing.T, pid, program string) {
+	t.Helper()
+	shimtest.Eventually(t, 5*time.Second, pid+" runs "+program, func() bool {
+		comm, _ := os.ReadFile("/proc/" + pid + "/comm")
+		return string(comm) == program+"\n"
+	})
 }
 
 func testExitCode(t *testing.T, d *shimtest.Daemon, runtime, id string) {
@@ -282,9 +290,7 @@ func testCheckpoint(t *testing.T, d *shimtest.Daemon, runtime, id string) {
 	d.Ctr("container", "restore", "--live", id, "localhost/"+id+":cp")
 	pid, status := c.row()
 	require.Equal(t, "RUNNING", status)
-	comm, err := os.ReadFile("/proc/" + pid + "/comm")
-	require.NoError(t, err)
-	require.Equal(t, "sleep\n", string(comm))
+	requireRuns(t, pid, "sleep")
 	if runtime == ours {
 		require.Contains(t, d.Ctr("task", "metrics", id), "memory", "containerd's shim has none after a restore")
 	}

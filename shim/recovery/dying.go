@@ -43,11 +43,10 @@ type death struct {
 
 const (
 	// mourning bounds how long a death is looked after: some parents never reap.
-	mourning = 200 * time.Millisecond
+	mourning = 250 * time.Millisecond
 	// resting is how long a parent that has reaped must be seen asleep to be
-	// believed to live on. For a moment it seems so in any case: wait4 reaps in
-	// the state TASK_INTERRUPTIBLE (kernel/exit.c), and may be preempted there.
-	resting = 10 * time.Millisecond
+	// believed to live on: it may just be telling somebody before it ends.
+	resting = 2 * time.Millisecond
 )
 
 // watchProcesses follows the cgroup of pid, the container's init.
@@ -122,9 +121,14 @@ func (p *processes) consequence(pid int) netproxy.Dying {
 	switch {
 	case parent.state == 't' || parent.state == 'D':
 		return netproxy.InitDying // stopped by a dump, or frozen
-	case parent.exiting, now.Sub(d.seen) > mourning:
+	case parent.exiting && d.parent == int(p.init.Load()):
+		return netproxy.InitDying
+	case now.Sub(d.seen) > mourning:
 		return netproxy.Alive
-	case !reaped || parent.state != 'S':
+	case parent.exiting:
+		// A death of its own, which look finds next.
+		return netproxy.ChildDying
+	case !reaped || parent.state != 'S' || !asleep(d.parent):
 		d.asleep = time.Time{}
 	case d.asleep.IsZero():
 		d.asleep = now
@@ -133,6 +137,15 @@ func (p *processes) consequence(pid int) netproxy.Dying {
 	}
 	p.dead[pid] = d
 	return netproxy.ChildDying
+}
+
+// asleep tells a process that sleeps from one that is about to run but looks
+// the same in its state: wait4 reaps in TASK_INTERRUPTIBLE (kernel/exit.c), and
+// may be preempted there for long. /proc/PID/wchan is 0 for what is on a run
+// queue (get_wchan of kernel/sched/core.c).
+func asleep(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/wchan")
+	return err == nil && len(b) > 0 && string(b) != "0"
 }
 
 // look is called now and then, so that a process is known before it dies.

@@ -211,8 +211,7 @@ func TestWrapper(t *testing.T) {
 	for range 5 {
 		time.Sleep(200 * time.Millisecond)
 		child := c.onlyChild()
-		r := c.crashBy(func() { kill(t, child) })
-		require.Equal(t, "signal 9", r.Cause, "the shell exits with 137")
+		c.crashBy(func() { kill(t, child) })
 	}
 	c.finish(l)
 }

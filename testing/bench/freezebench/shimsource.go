@@ -34,8 +34,8 @@ func (f *shimSource) start(ctx context.Context, rig *bench.Rig, id string) (*ben
 // enough to see each.
 func (f *shimSource) collect(ctx context.Context, _ *bench.Rig, s *bench.Server, count int) ([]checkpoint, error) {
 	var out []checkpoint
-	last := time.Now()
-	seen := uint64(0)
+	begun := time.Now()
+	last, seen := begun, uint64(0)
 	for len(out) < count {
 		st, err := s.Status()
 		if err != nil {
@@ -44,8 +44,7 @@ func (f *shimSource) collect(ctx context.Context, _ *bench.Rig, s *bench.Server,
 		f.failed, f.lastError = st.Checkpoints.Failed, st.Checkpoints.LastError
 		switch c := st.Checkpoints.Last; {
 		case c != nil && c.Sequence > seen:
-			// The first was under way, or came before the clients.
-			if seen > 0 && c.Time.After(last) {
+			if c.Time.After(begun) { // not one that was under way
 				out = append(out, checkpoint{begun: c.Time, held: c.HeldMS, frozen: c.FrozenMS, total: c.TotalMS, quiet: c.Quiet})
 			}
 			seen, last = c.Sequence, time.Now()

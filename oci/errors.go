@@ -1,0 +1,22 @@
+package oci
+
+import "errors"
+
+var (
+	// ErrNotCheckpoint is returned for an image that is not a checkpoint of
+	// ours.
+	ErrNotCheckpoint = errors.New("the image is not a checkpoint made by crsc")
+	// ErrUnsupportedVersion is returned for a checkpoint image of a newer
+	// format.
+	ErrUnsupportedVersion = errors.New("unsupported version of the checkpoint image's format")
+	// ErrCorrupt is returned when an image is not what its format and its
+	// digests say: cut short, changed, padded, or made up.
+	ErrCorrupt = errors.New("the checkpoint image is damaged")
+	// ErrTooLarge is returned for an image beyond the Limits.
+	ErrTooLarge = errors.New("the checkpoint image is larger than allowed")
+	// ErrIncomplete is returned when a blob of an image is not in the store.
+	ErrIncomplete = errors.New("the checkpoint image is incomplete")
+	// ErrNotPublishable is returned for a directory that is not a complete
+	// checkpoint.
+	ErrNotPublishable = errors.New("not a complete checkpoint")
+)
