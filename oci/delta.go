@@ -208,7 +208,7 @@ func copyExactly(ctx context.Context, w io.Writer, r io.Reader, n int64, buf []b
 		}
 		b := buf[:min(n, int64(len(buf)))]
 		if _, err := io.ReadFull(r, b); err != nil {
-			return err
+			return cutShort(err)
 		}
 		if _, err := w.Write(b); err != nil {
 			return err
@@ -216,6 +216,14 @@ func copyExactly(ctx context.Context, w io.Writer, r io.Reader, n int64, buf []b
 		n -= int64(len(b))
 	}
 	return nil
+}
+
+// cutShort: where bytes are missing, an end at the first is like any other.
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // readDelta decodes all but the pages, which follow in r. maxPages bounds the

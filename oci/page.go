@@ -43,11 +43,12 @@ func appendRecord(b []byte, id pageID, p place) []byte {
 	return binary.BigEndian.AppendUint32(b, p.page)
 }
 
-func (t *pageTable) len() int              { return len(t.records) / recordSize }
-func (t *pageTable) record(i int) []byte   { return t.records[i*recordSize : (i+1)*recordSize] }
-func placeIn(record []byte) place          { return place{be32(record[16:]), be32(record[20:])} }
-func be32(b []byte) uint32                 { return binary.BigEndian.Uint32(b) }
-func (t *pageTable) swapIn(records []byte) { t.records = records }
+func (t *pageTable) len() int            { return len(t.records) / recordSize }
+func (t *pageTable) record(i int) []byte { return t.records[i*recordSize : (i+1)*recordSize] }
+
+func placeIn(record []byte) place {
+	return place{binary.BigEndian.Uint32(record[16:]), binary.BigEndian.Uint32(record[20:])}
+}
 
 func (t *pageTable) find(id pageID) (place, bool) {
 	lo, hi := 0, t.len()
@@ -80,7 +81,7 @@ func (t *pageTable) add(records []byte) {
 			out = append(out, list[i][:]...)
 		}
 	}
-	t.swapIn(out)
+	t.records = out
 }
 
 // loadTable reads the file of a table.
@@ -107,7 +108,7 @@ func eachPage(ctx context.Context, r io.Reader, size int64, fn func(page []byte)
 		}
 		chunk := buf[:min(size, int64(len(buf)))]
 		if _, err := io.ReadFull(r, chunk); err != nil {
-			return err
+			return cutShort(err)
 		}
 		size -= int64(len(chunk))
 		for p := range slices.Chunk(chunk, pageSize) {

@@ -91,7 +91,9 @@ func (s *Store) Complete(ctx context.Context, o *Origin) error {
 }
 
 // containerClient is the containers service of the daemon.
-type containerClient struct{ c containersapi.ContainersClient }
+type containerClient struct {
+	c containersapi.ContainersClient
+}
 
 // Get implements Containers. Only what Complete uses is filled in.
 func (c containerClient) Get(ctx context.Context, id string) (containers.Container, error) {

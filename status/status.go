@@ -33,6 +33,15 @@ type Status struct {
 	Connections int64       `json:"connections"`
 	Intercepted []string    `json:"intercepted,omitempty"`
 	Checkpoints Checkpoints `json:"checkpoints"`
+	// UnreplayableSince is the time of the oldest input that a crash now would
+	// lose, or may, since it came after the last checkpoint and can't be replayed;
+	// Unreplayable says what it was. A long-lived connection is one whose
+	// beginning can't be replayed if it was encrypted. While an exec session is
+	// open it is the time of the last checkpoint: what happens in it is not known.
+	UnreplayableSince *time.Time      `json:"unreplayable_since,omitempty"`
+	Unreplayable      string          `json:"unreplayable,omitempty"`
+	RecoveryTarget    *RecoveryTarget `json:"recovery_target,omitempty"`
+	Pressure          *Pressure       `json:"pressure,omitempty"`
 	// RecoveryCount counts successful recoveries since the container started;
 	// Recoveries are the last of them.
 	RecoveryCount  int        `json:"recovery_count"`
@@ -48,6 +57,38 @@ type Checkpoints struct {
 	Last *Checkpoint `json:"last,omitempty"`
 	// LastError is the failure of the last attempt, if it failed.
 	LastError string `json:"last_error,omitempty"`
+	// RetryAt is the earliest time of the next attempt, if the last one failed.
+	RetryAt *time.Time `json:"retry_at,omitempty"`
+}
+
+// RecoveryTarget tells how the annotation crsc.io/recovery-target is kept.
+type RecoveryTarget struct {
+	TargetMS float64 `json:"target_ms"`
+	// EstimateMS is how long a recovery would take now, RestoreMS the part of it
+	// that no further checkpoint shortens. 0: not known yet.
+	EstimateMS float64 `json:"estimate_ms"`
+	RestoreMS  float64 `json:"restore_ms"`
+	// Reason says why the target is not kept now.
+	Reason string `json:"reason,omitempty"`
+	// Recoveries counts them, Within those that took no longer than wanted, from
+	// the first closed connection on.
+	Recoveries int `json:"recoveries"`
+	Within     int `json:"within"`
+}
+
+// Pressure is how short of memory a container was at the last look.
+type Pressure struct {
+	// MemoryPercent is the working set in percent of the limit; nil without a
+	// limit. Below the threshold the page cache counts as well.
+	MemoryPercent *float64 `json:"memory_percent,omitempty"`
+	// StalledPercent is the share of the last ten seconds in which some process
+	// waited for memory, of those in the container's cgroup or on the whole
+	// host: StalledSource is "cgroup", "host", or empty if the kernel tells
+	// neither.
+	StalledPercent float64 `json:"stalled_percent"`
+	StalledSource  string  `json:"stalled_source,omitempty"`
+	// Reason says what can't be watched.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Checkpoint describes one complete checkpoint. Times are in milliseconds.
@@ -98,6 +139,9 @@ type Recovery struct {
 	// Checkpoint it was restored from; 0 is the start of the container.
 	Checkpoint uint64 `json:"checkpoint"`
 	Attempts   int    `json:"attempts"`
+	// EstimateMS is what was expected before the crash, where there is a
+	// recovery target and the last checkpoint served.
+	EstimateMS float64 `json:"estimate_ms,omitempty"`
 }
 
 // KeptRecoveries bounds Status.Recoveries.

@@ -28,7 +28,9 @@ type Guard interface {
 	// handled.
 	Started(ctx context.Context, c *Container)
 	// Signalled is called when the orchestrator signals init, before the
-	// signal is delivered, also during a recovery.
+	// signal is delivered, also during a recovery. No lock and no turn is held:
+	// it may keep the signal back, and use the container, for as long as that is
+	// reasonable. Other signals are announced meanwhile.
 	Signalled(ctx context.Context, c *Container, sig syscall.Signal)
 	// ExecStarted is called when an exec runs in the container.
 	ExecStarted(ctx context.Context, c *Container, pid int)

@@ -64,6 +64,7 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 		return errors.Join(err, g.store.discard(cp))
 	}
 	info.TotalMS = status.Milliseconds(time.Since(start))
+	g.scheduleFrom(cp, &info)
 	g.rearm(ctx, cp)
 	g.regain(cp)
 	g.noteCheckpoint(&info)
@@ -153,6 +154,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 			return err
 		},
 		OnPostDump: func() error {
+			cp.moment = g.moment()
 			t, err := g.proxy.Cut(ctx, cp.seq)
 			if err != nil {
 				return err

@@ -29,4 +29,12 @@
 // tried: the previous checkpoint, the start of the container with the whole
 // journal, tolerance for connections that came out differently, and at last the
 // exit is reported as it was.
+//
+// # Schedule
+//
+// One goroutine, the scheduler's, makes all checkpoints of a container. It is
+// told of what has happened (notes of input that can't be replayed, pressure,
+// the journal's growth, demands) and works out what is due; a lookout finds
+// what nobody tells. A lock file for each dump that the node file allows, in
+// <state_dir>/.dump-slots, is shared by all shims of the node.
 package recovery

@@ -56,13 +56,13 @@ func NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error
 	}
 	g := &guard{
 		cfg: cfg, c: c, dir: dir,
-		log:     logrus.WithFields(logrus.Fields{"id": c.ID(), "namespace": c.Namespace()}),
-		trigger: make(chan struct{}, 1), unreplayable: make(chan struct{}, 1),
+		log:    logrus.WithFields(logrus.Fields{"id": c.ID(), "namespace": c.Namespace()}),
 		exits:  make(chan lifecycle.Exit, 16),
 		budget: budget{limit: cfg.Budget},
 		status: status.Status{ID: c.ID(), Namespace: c.Namespace(), Phase: "created", ShimPid: os.Getpid()},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
+	g.sched = newScheduler(cfg, g.checkpoint, g.checkpointFailed, func() amount { return g.moment().journaled })
 	return g, nil
 }
 

@@ -44,10 +44,10 @@ type guard struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	// trigger wakes the scheduler: the journal has grown.
-	trigger chan struct{}
-	// unreplayable wakes the scheduler: input came that no journal has.
-	unreplayable chan struct{}
+	sched  *scheduler
+	// sessions are the execs that run.
+	sessions sessions
+	farewell farewell
 
 	// Owned by whoever holds the container's turn (checkpoint) or runs the
 	// recovery; never both.
@@ -65,6 +65,7 @@ type guard struct {
 	recovering bool
 	blind      bool                // the journal has failed: there is nothing to recover from
 	exits      chan lifecycle.Exit // of restored inits, while recovering
+	obeyed     *lifecycle.Exit     // of one that ended because it was asked to
 	dumping    chan struct{}       // closed when the dump under way has ended
 	cancelDump context.CancelCauseFunc
 	intent     intent
@@ -182,8 +183,8 @@ func (g *guard) created(ctx context.Context) error {
 	g.proxy, err = netproxy.New(netproxy.Options{
 		NetNS: int(g.netns.Fd()), Name: tableName(g.c.Namespace(), g.c.ID()),
 		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: g.procs.dying,
-		ExcludePorts: excluded(g.cfg.ExcludePorts), OnFault: g.journalFailed, OnOrderLost: g.wantCheckpoint,
-		TriggerRecords: uint64(g.cfg.JournalRecords), TriggerBytes: uint64(g.cfg.JournalSize), OnTrigger: g.journalGrew,
+		ExcludePorts: excluded(g.cfg.ExcludePorts), OnFault: g.journalFailed, OnOrderLost: func() { g.wantCheckpoint(orderLost) },
+		TriggerRecords: uint64(g.cfg.JournalRecords), TriggerBytes: uint64(g.cfg.JournalSize), OnTrigger: g.sched.poke,
 		Log: g.log,
 	})
 	if err != nil {
@@ -253,7 +254,9 @@ func (g *guard) Started(ctx context.Context, c *lifecycle.Container) {
 	g.status.Protected, g.status.Phase, g.status.Pid = true, "running", c.Pid()
 	g.mu.Unlock()
 	g.writeStatus()
-	g.wg.Go(g.schedule)
+	g.sched.start(g.startMark)
+	g.wg.Go(func() { g.sched.run(g.ctx) })
+	g.wg.Go(g.watchOut)
 	g.wg.Go(g.awaitEnd)
 	g.wg.Go(func() { g.procs.watch(g.ctx) })
 }
@@ -270,7 +273,8 @@ func (g *guard) awaitEnd() {
 func (g *guard) reachesStart() bool { return g.fromStart && g.journal.Start() == g.origin }
 
 // Signalled implements lifecycle.Guard.
-func (g *guard) Signalled(_ context.Context, _ *lifecycle.Container, sig syscall.Signal) {
+func (g *guard) Signalled(ctx context.Context, _ *lifecycle.Container, sig syscall.Signal) {
+	g.beforeSignal(ctx, sig)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if sig == 0 {
@@ -296,7 +300,15 @@ func (g *guard) stopping() bool {
 }
 
 // ExecStarted implements lifecycle.Guard: what an exec does can't be replayed.
-func (g *guard) ExecStarted(context.Context, *lifecycle.Container, int) { g.wantCheckpoint() }
+func (g *guard) ExecStarted(_ context.Context, _ *lifecycle.Container, pid int) {
+	if !g.isReady() {
+		return
+	}
+	if err := g.sessions.add(pid); err != nil {
+		g.log.WithError(err).Warn("the end of an exec will not be noticed")
+	}
+	g.noteInput(input{at: time.Now(), what: "exec", counts: g.cfg.Unreplayable.Exec})
+}
 
 // Paused implements lifecycle.Guard.
 func (g *guard) Paused(context.Context, *lifecycle.Container) { g.setPaused(true) }
@@ -316,6 +328,9 @@ func (g *guard) Exited(_ context.Context, _ *lifecycle.Container, e lifecycle.Ex
 	defer g.mu.Unlock()
 	if g.recovering {
 		// The restored init has died too: the recovery under way deals with it.
+		if g.stopping() && e.Status != 128+int(syscall.SIGKILL) {
+			g.obeyed = &e
+		}
 		g.exits <- e
 		g.proxy.Abort()
 		return true
@@ -328,7 +343,8 @@ func (g *guard) Exited(_ context.Context, _ *lifecycle.Container, e lifecycle.Ex
 		}
 		return false
 	}
-	g.recovering = true
+	g.recovering, g.obeyed = true, nil
+	g.sched.crashed()
 	if g.cancelDump != nil {
 		g.cancelDump(errors.New("the container crashed"))
 	}
@@ -365,6 +381,6 @@ func (g *guard) journalFailed(err error) {
 		g.blind = true
 		g.mu.Unlock()
 		g.setUnprotected(unprotected("journal: %v", err))
-		g.wantCheckpoint()
+		g.wantCheckpoint("fault of the journal")
 	})
 }

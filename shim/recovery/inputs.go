@@ -26,6 +26,8 @@ type input struct {
 	until time.Time
 	// counts: it is a reason for a checkpoint. urgent: whatever that costs.
 	counts, urgent bool
+	// replayable: it is no input, but another reason for a checkpoint soon.
+	replayable bool
 }
 
 // inputs are those that the last checkpoint lacks, oldest first.
@@ -104,10 +106,12 @@ func (n *inputs) space(now time.Time) {
 // oldest is since when there is input that is lost in a crash; zero if there is
 // none. last is when the last checkpoint began.
 func (n *inputs) oldest(last time.Time) (time.Time, string) {
-	switch {
-	case len(n.list) > 0:
-		return n.list[0].at, n.list[0].what
-	case n.sessions > 0:
+	for i := range n.list {
+		if in := &n.list[i]; !in.replayable {
+			return in.at, in.what
+		}
+	}
+	if n.sessions > 0 {
 		return last, "an exec session is open"
 	}
 	return time.Time{}, ""

@@ -353,6 +353,9 @@ func (g *guard) giveUp(e lifecycle.Exit, err error) {
 	g.gone()
 	g.mu.Lock()
 	g.recovering, g.ended = false, true
+	if g.obeyed != nil {
+		e = *g.obeyed
+	}
 	g.mu.Unlock()
 	g.c.ReportExit(e)
 }

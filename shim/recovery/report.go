@@ -48,6 +48,9 @@ func (g *guard) writeStatus() {
 		g.status.Order, g.status.OrderReason, g.status.Connections = st.Order, st.OrderReason, st.Connections
 	}
 	g.status.Intercepted = intercepted
+	if g.proxy != nil {
+		g.sched.describe(&g.status)
+	}
 	g.status.Updated, g.status.Goroutines = time.Now(), runtime.NumGoroutine()
 	if err := g.status.Write(g.dir); err != nil {
 		g.log.WithError(err).Warn("status file")
@@ -84,7 +87,7 @@ func (g *guard) noteCheckpoint(info *status.Checkpoint) {
 	g.mu.Lock()
 	g.status.Checkpoints.Count++
 	g.status.Checkpoints.Last = info
-	g.status.Checkpoints.LastError = ""
+	g.status.Checkpoints.LastError, g.status.Checkpoints.RetryAt = "", nil
 	g.mu.Unlock()
 	g.writeStatus()
 	g.log.WithFields(map[string]any{"checkpoint": info.Sequence, "cause": info.Cause, "frozen_ms": info.FrozenMS, "total_ms": info.TotalMS}).Debug("checkpoint")
@@ -94,6 +97,8 @@ func (g *guard) checkpointFailed(err error, again time.Duration) {
 	g.mu.Lock()
 	g.status.Checkpoints.Failed++
 	g.status.Checkpoints.LastError = err.Error()
+	at := time.Now().Add(again)
+	g.status.Checkpoints.RetryAt = &at
 	g.mu.Unlock()
 	g.writeStatus()
 	g.log.WithError(err).Warnf("checkpoint failed; the container runs on, next attempt in %s", again)
@@ -103,6 +108,7 @@ func (g *guard) checkpointFailed(err error, again time.Duration) {
 func (g *guard) noteRecovery(st *status.Recovery) {
 	g.mu.Lock()
 	st.Time = time.Now()
+	g.sched.recovered(st, st.Time)
 	g.status.Phase, g.status.Pid = "running", g.c.Pid()
 	g.status.RecoveryCount++
 	g.status.Recoveries = append(g.status.Recoveries, *st)
@@ -116,7 +122,7 @@ func (g *guard) noteRecovery(st *status.Recovery) {
 		"replay_ms": st.ReplayMS, "records": st.Records, "attempts": st.Attempts,
 	}).Info("recovered")
 	// The tail that was just worked off would have to be again.
-	g.wantCheckpoint()
+	g.wantCheckpoint("recovery")
 	g.publish(TopicRecovered, map[string]any{
 		"cause": st.Cause, "checkpoint": float64(st.Checkpoint), "total_ms": st.TotalMS,
 		"restore_ms": st.RestoreMS, "replay_ms": st.ReplayMS, "reset_connections": float64(st.Reset),

@@ -10,6 +10,7 @@ import (
 
 	"github.com/crsc-io/crsc/config"
 	"github.com/crsc-io/crsc/criu"
+	"github.com/crsc-io/crsc/shim/lifecycle"
 )
 
 const (
@@ -38,7 +39,7 @@ type scheduler struct {
 	cfg   *config.Config
 	slots *slots
 	// checkpoint makes one, failed makes a failure known with the time until
-	// the next attempt, tail counts what was journaled since the start.
+	// the next attempt, journaled counts from the start of the container.
 	checkpoint func(ctx context.Context, cause string) error
 	failed     func(err error, again time.Duration)
 	journaled  func() amount
@@ -55,12 +56,14 @@ type scheduler struct {
 	notBefore time.Time // what is due has to wait until then
 	queued    time.Time // since when a slot is waited for; zero: it is not
 
-	mu     sync.Mutex // guards everything below
-	last   made       // the last complete checkpoint
-	pace   pace
-	inputs inputs
-	target *target // nil: there is none
-	press  string  // pressure that asks for a checkpoint; empty: none
+	mu       sync.Mutex // guards everything below
+	last     made       // the last complete checkpoint
+	pace     pace
+	inputs   inputs
+	target   *target // nil: there is none
+	pressure pressure
+	press    string // pressure that asks for a checkpoint; empty: none
+	stdin    bool   // standard input since the last checkpoint has been noted
 }
 
 // made is what the scheduler knows of a complete checkpoint. Its zero value is
@@ -68,19 +71,37 @@ type scheduler struct {
 type made struct {
 	seq   uint64
 	begun time.Time
-	cut   amount // journaled until its cut
 	size  size
+	at    moment
+	mark  *lifecycle.StdioMark // may be nil
+	// firstNew is the number of the first connection that it can't have.
+	firstNew uint32
 }
 
-func newScheduler(cfg *config.Config) *scheduler {
+// moment is what the proxy had counted at the cut. What came between the two
+// counts as being after it.
+type moment struct {
+	journaled amount
+	accepted  uint64 // connections
+}
+
+func newScheduler(cfg *config.Config, checkpoint func(context.Context, string) error, failed func(error, time.Duration), journaled func() amount) *scheduler {
 	s := &scheduler{
-		cfg: cfg, slots: newSlots(cfg.StateDir, cfg.MaxConcurrentDumps), random: rand.Float64,
+		checkpoint: checkpoint, failed: failed, journaled: journaled,
+		cfg: cfg, pressure: pressure{limits: cfg.Pressure}, slots: newSlots(cfg.StateDir, cfg.MaxConcurrentDumps), random: rand.Float64,
 		asks: make(chan *ask), wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if cfg.RecoveryTarget > 0 {
 		s.target = newTarget(cfg.RecoveryTarget)
 	}
 	return s
+}
+
+// start says where standard input stands at the start of the container.
+func (s *scheduler) start(mark *lifecycle.StdioMark) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last.mark = mark
 }
 
 // run makes checkpoints until ctx ends.
@@ -184,7 +205,7 @@ func (s *scheduler) grownLocked() bool {
 	if s.cfg.JournalRecords == config.Off && s.cfg.JournalSize == config.Off {
 		return false
 	}
-	tail := s.journaled().since(s.last.cut)
+	tail := s.journaled().since(s.last.at.journaled)
 	return s.cfg.JournalRecords > 0 && tail.records >= uint64(s.cfg.JournalRecords) ||
 		s.cfg.JournalSize > 0 && tail.bytes >= uint64(s.cfg.JournalSize)
 }
@@ -264,7 +285,7 @@ func (s *scheduler) completed(m made, now time.Time, stalled time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = m
-	s.press = ""
+	s.press, s.stdin = "", false
 	s.pace.note(now, stalled, now.Sub(m.begun))
 	s.inputs.covered(m.begun)
 	if s.target != nil {

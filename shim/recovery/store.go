@@ -36,6 +36,7 @@ type checkpoint struct {
 	at   time.Time
 	cut  Cut
 	mark *lifecycle.StdioMark // where standard output stood; this shim only
+	moment
 }
 
 func (c *checkpoint) images() string  { return filepath.Join(c.dir, "images") }

@@ -40,9 +40,10 @@ type target struct {
 	looked time.Time
 	seen   amount
 	slowed bool // a checkpoint is due that would cost too much
-	// estimate at the last crash; how many recoveries there were, and how many
-	// took no longer than wanted.
-	estimate           time.Duration
+	// At the last crash: what a recovery was expected to take, and the tail.
+	estimate time.Duration
+	tail     amount
+	// How many recoveries there were, and how many took no longer than wanted.
 	recoveries, within int
 }
 
@@ -58,7 +59,7 @@ func (t *target) replayTime(work time.Duration) time.Duration {
 
 // total is how long a recovery would take.
 func (t *target) total(last *made, now amount) time.Duration {
-	return t.restoreTime(last.size) + t.replayTime(now.since(last.cut).work())
+	return t.restoreTime(last.size) + t.replayTime(now.since(last.at.journaled).work())
 }
 
 // budget is what a replay may take.
@@ -75,9 +76,9 @@ func (t *target) next(now time.Time, last *made, journaled amount) (at time.Time
 	}
 	t.look(now, journaled)
 	growth := t.growth.mean
-	work := float64(journaled.since(last.cut).work()) + growth*t.lead.mean/float64(time.Second)
+	work := float64(journaled.since(last.at.journaled).work()) + growth*t.lead.mean/float64(time.Second)
 	left := t.budget(last.size) - t.replayTime(time.Duration(work))
-	if left <= 0 && journaled.since(last.cut) != (amount{}) {
+	if left <= 0 && journaled.since(last.at.journaled) != (amount{}) {
 		return now, true
 	}
 	wait := maxLook
@@ -100,31 +101,35 @@ func (t *target) look(now time.Time, journaled amount) {
 }
 
 // crashed keeps what a recovery is expected to take.
-func (t *target) crashed(last *made, journaled amount) { t.estimate = t.total(last, journaled) }
+func (t *target) crashed(last *made, journaled amount) {
+	t.estimate, t.tail = t.total(last, journaled), journaled.since(last.at.journaled)
+}
 
-// recovered learns from a recovery. plain: it began with the last checkpoint
-// and succeeded at once.
-func (t *target) recovered(st *status.Recovery, plain bool, last *made, tail amount) {
+// recovered learns from a recovery, and completes what the status says of it.
+// One that did not succeed at once from the last checkpoint counts, but teaches
+// nothing.
+func (t *target) recovered(st *status.Recovery, last *made) {
 	took := ms(st.DetectMS + st.TotalMS)
 	t.recoveries++
 	if took <= t.want {
 		t.within++
 	}
-	if !plain {
+	if st.Attempts != 1 || st.Checkpoint == 0 || st.Checkpoint != last.seq {
 		return
 	}
+	st.EstimateMS = status.Milliseconds(t.estimate)
 	replay := ms(st.ReplayMS + st.PlanMS) // both grow with the tail
 	t.restore.learn(float64(took-replay) / float64(last.size.work()))
-	work := tail.work()
+	work := t.tail.work()
 	if work < shortReplay {
 		t.base.learn(float64(replay))
 		return
 	}
-	rest := max(float64(replay)-t.base.mean, 0)
-	if !t.base.known {
-		rest = max(float64(replay-firstReplay), 0)
+	base := float64(firstReplay)
+	if t.base.known {
+		base = t.base.mean
 	}
-	t.speed.learn(rest / float64(work))
+	t.speed.learn(max(float64(replay)-base, 0) / float64(work))
 }
 
 func ms(v float64) time.Duration { return time.Duration(v * float64(time.Millisecond)) }

@@ -81,6 +81,10 @@ func TestUnprotected(t *testing.T) {
 			require.Equal(t, "hello\n", c.ctr("task", "exec", "--exec-id", "x", c.id, "echo", "hello"))
 			c.signalInit(9)
 			require.Equal(t, 137, c.awaitExit(promptly), "a crash is an exit")
+			require.Contains(t, c.status().Reason, tc.reason, "the reason stays as long as the container")
+			c.ctr("task", "rm", c.id)
+			c.ctr("container", "rm", c.id)
+			c.requireNoTraces()
 		})
 	}
 }
@@ -91,7 +95,7 @@ func TestSafeVolume(t *testing.T) {
 	c := newContainer(t)
 	dir := t.TempDir()
 	c.run("busybox", protected("safe-volumes", "/vol", "checkpoint-interval", "300ms"),
-		[]string{"--mount=type=bind,src=" + dir + ",dst=/vol,options=rbind:rw", c.mountApp()}, "/app", "-reopen", "-file", "/vol/data.log")
+		[]string{"--mount=type=bind,src=" + dir + ",dst=/vol,options=rbind:rw", c.mountApp()}, "/app", "-file", "/vol/data.log")
 	k := c.dialApp()
 	require.Equal(t, "1", k.ask("add"))
 	c.awaitCheckpoint()

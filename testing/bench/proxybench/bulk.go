@@ -86,26 +86,32 @@ func pipelined(c *bench.Redis, count, length int, command ...string) (time.Durat
 	return time.Since(begun), <-sent
 }
 
-func (m *transferred) directions() map[string]map[*target]bench.Sample {
-	return map[string]map[*target]bench.Sample{"bulk_in_mb_s": m.in, "bulk_out_mb_s": m.out, "bulk_mb_s": m.all}
+// direction is one of the things that a transfer measures.
+type direction struct {
+	metric string
+	of     map[*target]bench.Sample
+}
+
+func (m *transferred) directions() []direction {
+	return []direction{{"bulk_in_mb_s", m.in}, {"bulk_out_mb_s", m.out}, {"bulk_mb_s", m.all}}
 }
 
 func (m *transferred) report(out *bench.Results, l *lab) {
-	for metric, of := range m.directions() {
+	for _, d := range m.directions() {
 		for _, t := range m.targets {
-			out.Add(metric+t.suffix(), of[t].Median(), "MB/s", t.title+", median of the rounds")
+			out.Add(d.metric+t.suffix(), d.of[t].Median(), "MB/s", t.title+", median of the rounds")
 			if t != l.ours {
-				out.Add(metric+"_vs"+t.suffix(), of[l.ours].Over(of[t]).Median(), "ratio", ratioOfRates)
+				out.Add(d.metric+"_vs"+t.suffix(), d.of[l.ours].Over(d.of[t]).Median(), "ratio", ratioOfRates)
 			}
 		}
 	}
 }
 
 func (m *transferred) reportVariants(out *bench.Results, l *lab) {
-	for metric, of := range m.directions() {
+	for _, d := range m.directions() {
 		for _, t := range l.variants {
-			out.Add(metric+t.suffix(), of[t].Median(), "MB/s", t.title+", median of the rounds")
-			out.Add(metric+t.suffix()+"_vs_usual", of[t].Over(of[l.ours]).Median(), "ratio", ratioOfRates)
+			out.Add(d.metric+t.suffix(), d.of[t].Median(), "MB/s", t.title+", median of the rounds")
+			out.Add(d.metric+t.suffix()+"_vs_usual", d.of[t].Over(d.of[l.ours]).Median(), "ratio", ratioOfRates)
 		}
 	}
 }

@@ -8,10 +8,13 @@ import (
 )
 
 const (
-	// firstRequests warm a target up and tell how fast it is.
-	firstRequests = 2000
-	// leastRequests give the 99.9th percentile something to stand on.
-	leastRequests = 4000
+	// firstRequests warm a target up and tell how fast it is; with a pipeline
+	// five times as many do.
+	firstRequests = 4000
+	// leastRequests give the 99.9th percentile something to stand on, and each
+	// connection leastPerConnection requests that outweigh its opening.
+	leastRequests      = 4000
+	leastPerConnection = 20
 )
 
 // series is what one target did in one cell, by round.
@@ -32,7 +35,7 @@ func (b *Benchmark) measure(ctx context.Context, l *lab, c cell, targets []*targ
 	m := &measured{cell: c, targets: targets, of: map[*target]*series{}}
 	requests := map[*target]int{}
 	for _, t := range targets {
-		first, err := redisBenchmark(ctx, l.rig, t.addr, c, firstRequests*min(c.pipeline*c.conns, 20))
+		first, err := redisBenchmark(ctx, l.rig, t.addr, c, firstRequests*min(c.pipeline, 5))
 		if err != nil {
 			return nil, fmt.Errorf("%s, %s: %w", t.title, c, err)
 		}
@@ -40,7 +43,7 @@ func (b *Benchmark) measure(ctx context.Context, l *lab, c cell, targets []*targ
 		if c.conns > 100 {
 			length *= 2 // connecting takes its part
 		}
-		requests[t] = max(leastRequests, int(first.rps*length.Seconds()))
+		requests[t] = max(leastRequests, leastPerConnection*c.conns, int(first.rps*length.Seconds()))
 		m.of[t] = &series{}
 	}
 	for round := range b.rounds {

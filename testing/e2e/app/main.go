@@ -24,25 +24,20 @@ import (
 
 func main() {
 	file := flag.String("file", "/data.log", "the file that is appended to")
-	reopen := flag.Bool("reopen", false, "do not hold the file open")
 	mptcp := flag.Bool("mptcp", false, "listen with Multipath TCP, which CRIU cannot dump")
 	flag.Parse()
-	if err := run(*file, *reopen, *mptcp); err != nil {
-		fmt.Fprintln(os.Stderr, "app:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "app:", run(*file, *mptcp))
+	os.Exit(1)
 }
 
-func run(file string, reopen, mptcp bool) error {
+// run serves until it fails.
+func run(file string, mptcp bool) error {
 	go obey()
-	c := &counter{name: file}
-	if !reopen {
-		f, err := c.open()
-		if err != nil {
-			return err
-		}
-		c.file = f
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
 	}
+	c := &counter{file: f}
 	lc := net.ListenConfig{}
 	lc.SetMultipathTCP(mptcp)
 	l, err := lc.Listen(context.Background(), "tcp", ":7000")
@@ -68,28 +63,9 @@ func obey() {
 
 // counter counts in memory and in a file.
 type counter struct {
-	name string
 	mu   sync.Mutex // guards n and the file
 	n    int
-	file *os.File // nil: opened for each addition
-}
-
-func (c *counter) open() (*os.File, error) {
-	return os.OpenFile(c.name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-}
-
-// append writes the count to the file. The caller holds mu.
-func (c *counter) append() error {
-	f := c.file
-	if f == nil {
-		var err error
-		if f, err = c.open(); err != nil {
-			return err
-		}
-		defer f.Close()
-	}
-	_, err := fmt.Fprintf(f, "%d\n", c.n)
-	return err
+	file *os.File
 }
 
 func (c *counter) serve(conn net.Conn) {
@@ -111,13 +87,13 @@ func (c *counter) answer(word string) (string, error) {
 	switch word {
 	case "add":
 		c.n++
-		if err := c.append(); err != nil {
+		if _, err := fmt.Fprintf(c.file, "%d\n", c.n); err != nil {
 			return "", err
 		}
 		fmt.Printf("added %d\n", c.n)
 		return fmt.Sprint(c.n), nil
 	case "check":
-		data, err := os.ReadFile(c.name)
+		data, err := os.ReadFile(c.file.Name())
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}

@@ -1,0 +1,117 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+)
+
+const (
+	// DefaultKeep is how many images of a container stay.
+	DefaultKeep = 10
+	// DefaultChain is the longest chain. The image at its end needs as many
+	// layers with pages.
+	DefaultChain = 16
+)
+
+// Options say what to publish where.
+type Options struct {
+	Store *Store
+	// Dir is a directory of the publisher's own, for what it remembers between
+	// publications. NewPublisher empties it.
+	Dir string
+	// Origin of the checkpoints. Namespace, ID and Spec are required; what
+	// containerd knows is filled in by the first publication.
+	Origin Origin
+	// Keep is the number of images that stay; 0 is DefaultKeep.
+	Keep int
+	// MaxBytes is what the images of the container may take together,
+	// compressed; 0: no limit. The newest stays in any case.
+	MaxBytes int64
+	// Chain is the length of a chain from which on a new one begins; 0 is
+	// DefaultChain, 1 makes every image a full one.
+	Chain int
+}
+
+func (o *Options) defaultsAndValidate() error {
+	if o.Store == nil || o.Dir == "" || o.Origin.Namespace == "" || o.Origin.ID == "" || len(o.Origin.Spec) == 0 {
+		return errors.New("publisher: Store, Dir and Origin are required")
+	}
+	if o.Keep == 0 {
+		o.Keep = DefaultKeep
+	}
+	if o.Chain == 0 {
+		o.Chain = DefaultChain
+	}
+	if o.Keep < 0 || o.MaxBytes < 0 || o.Chain < 0 || o.Chain > maxSources {
+		return fmt.Errorf("publisher: Keep %d, MaxBytes %d or Chain %d is out of range", o.Keep, o.MaxBytes, o.Chain)
+	}
+	return nil
+}
+
+// Publisher publishes the checkpoints of one container, one at a time: its
+// methods may not be called concurrently.
+type Publisher struct {
+	o     Options
+	known bool   // Origin is complete
+	chain *chain // nil: the next image begins one
+	files map[fileKey]layer
+	n     uint64 // of tables that were written
+}
+
+// chain is what the next image of a chain builds upon.
+type chain struct {
+	pages []layer // layers with pages, the full one first
+	bytes int64   // of all but the first
+	table string  // file
+}
+
+// NewPublisher returns a publisher that begins a chain.
+func NewPublisher(o Options) (*Publisher, error) {
+	if err := o.defaultsAndValidate(); err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(o.Dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	return &Publisher{o: o}, nil
+}
+
+// Context returns ctx for calls of the store.
+func (p *Publisher) Context(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, p.o.Origin.Namespace)
+}
+
+// worn reports whether it is time for a new chain: it is long, or reading the
+// image at its end would cost twice what reading a full one does.
+func (c *chain) worn(longest int) bool {
+	return len(c.pages) >= longest || c.bytes > c.pages[0].desc.Size
+}
+
+// keepTable writes the table of a chain's pages; the one before is removed when
+// it is no longer needed.
+func (p *Publisher) keepTable(t *pageTable) (string, error) {
+	p.n++
+	path := filepath.Join(p.o.Dir, fmt.Sprintf("pages.%d", p.n))
+	if err := t.save(path); err != nil {
+		return "", errors.Join(err, os.Remove(path))
+	}
+	return path, nil
+}
+
+// dropChain makes the next image begin a chain.
+func (p *Publisher) dropChain() error {
+	c := p.chain
+	p.chain = nil
+	if c == nil {
+		return nil
+	}
+	return os.Remove(c.table)
+}

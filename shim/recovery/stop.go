@@ -1,0 +1,90 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// stopLimit bounds how long a checkpoint may delay a request to stop.
+	stopLimit = 2 * time.Second
+	// deliveryTime is how long after the announcement of a signal a checkpoint
+	// is sure to have its effect.
+	deliveryTime = 300 * time.Millisecond
+)
+
+// beforeSignal does what has to be done before the orchestrator's signal is
+// delivered to the init. It delays the signal by at most stopLimit.
+func (g *guard) beforeSignal(ctx context.Context, sig syscall.Signal) {
+	stop := slices.Contains(stopRequests, sig)
+	switch {
+	case sig == syscall.SIGKILL:
+		g.farewell.stop()
+	case stop && g.cfg.OnStop:
+		g.checkpointBeforeStop(ctx, sig)
+	case !stop && sig != 0:
+		now := time.Now()
+		g.noteInput(input{at: now, until: now.Add(deliveryTime), what: "signal " + unix.SignalName(sig), counts: g.cfg.Unreplayable.Signal})
+	}
+}
+
+// checkpointBeforeStop makes the last checkpoint of a container that is to
+// stop. One that is not protected, or can't be checkpointed now, stops at once.
+func (g *guard) checkpointBeforeStop(ctx context.Context, sig syscall.Signal) {
+	g.mu.Lock()
+	possible := g.ready && !g.recovering && !g.paused && !g.stopping()
+	g.mu.Unlock()
+	if !possible {
+		return
+	}
+	g.farewell.do(ctx, func(ctx context.Context) {
+		if err := g.CheckpointNow(ctx, fmt.Sprintf("stop (%s)", unix.SignalName(sig))); err != nil {
+			g.log.WithError(err).Warnf("no checkpoint before %v", unix.SignalName(sig))
+		}
+	})
+}
+
+// farewell is the checkpoint before a stop. Several requests to stop share it.
+type farewell struct {
+	mu     sync.Mutex    // guards everything below
+	over   chan struct{} // closed when the one under way has ended; nil: none is
+	cancel context.CancelFunc
+}
+
+// do makes the checkpoint, or waits for the one under way, for at most
+// stopLimit.
+func (f *farewell) do(ctx context.Context, checkpoint func(context.Context)) {
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	f.mu.Lock()
+	if over := f.over; over != nil {
+		f.mu.Unlock()
+		select {
+		case <-over:
+		case <-ctx.Done():
+		}
+		return
+	}
+	f.over, f.cancel = make(chan struct{}), cancel
+	f.mu.Unlock()
+	checkpoint(ctx)
+	f.mu.Lock()
+	close(f.over)
+	f.over, f.cancel = nil, nil
+	f.mu.Unlock()
+}
+
+// stop gives up the one under way.
+func (f *farewell) stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cancel != nil {
+		f.cancel()
+	}
+}
