@@ -49,6 +49,12 @@ type Config struct {
 	// ExcludePorts are the ports of the container, sorted and not overlapping,
 	// that are not proxied.
 	ExcludePorts []PortRange
+	// Publish says that checkpoints become OCI images.
+	Publish bool
+	// PublishKeep is how many images stay, at least 1.
+	PublishKeep int
+	// PublishMaxSize is the number of bytes that they may take; Off: any.
+	PublishMaxSize int64
 
 	// StateDir is the absolute path under which the shim keeps checkpoints,
 	// journals and status files, as <StateDir>/<namespace>/<container id>.

@@ -28,6 +28,7 @@ func TestBuiltInDefaults(t *testing.T) {
 		Durability: DurabilityPageCache, Order: OrderAuto, Budget: Budget{Recoveries: 10, Window: 10 * time.Minute},
 		Unreplayable: Unreplayable{Exec: true, Signal: true, Stdin: true, Connection: true},
 		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
+		PublishKeep: 10,
 	}, c)
 }
 
@@ -38,6 +39,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		KeyJournalMaxSize: "1Gi", KeyDurability: "disk", KeyOrder: "serial", KeyBudget: "5/1h",
 		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,8080, 101,95-96",
 		KeyCron: "30  3 * * 1-5", KeyTarget: "500ms", KeyOnStop: "true", KeyOnPressure: "memory=85.5", KeyUnreplayable: "stdin, exec",
+		KeyPublish: "true", KeyPublishKeep: "3", KeyPublishMaxSize: "2Gi",
 	})
 	require.NoError(t, err)
 	assert.Equal(t, "30 3 * * 1-5", c.Cron.String())
@@ -51,6 +53,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		SafeVolumes: []string{"/a", "/b"}, ExcludePorts: []PortRange{{90, 101}, {8080, 8080}},
 		RecoveryTarget: 500 * time.Millisecond, OnStop: true, Pressure: Pressure{Memory: 85.5},
 		Unreplayable: Unreplayable{Exec: true, Stdin: true},
+		Publish:      true, PublishKeep: 3, PublishMaxSize: 2 << 30,
 		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 	}, c)
 	assert.True(t, c.Excluded(100))
@@ -78,6 +81,9 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyTarget:         {"", "0", "9ms", "-1s", "500"},
 		KeyOnStop:         {"", "yes"},
 		KeyOnPressure:     {"", "90", "memory", "memory=", "memory=0", "memory=101", "cpu=5", "memory=90,memory=80", "memory=9,", "psi=1e1", "psi=nan", "True"},
+		KeyPublish:        {"", "yes"},
+		KeyPublishKeep:    {"", "0", "-1", "10001", "off"},
+		KeyPublishMaxSize: {"", "0", "1023Ki", "2G"},
 		KeyUnreplayable:   {"", "execs", "exec,exec", "exec,", "off,exec", "true"},
 	}
 	n := parseNode(t, "")

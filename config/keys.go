@@ -48,7 +48,7 @@ type key struct {
 
 // keys returns the table of annotations, in the order of the documentation.
 func keys() []key {
-	return slices.Concat(triggerKeys(), scheduleKeys(), behaviourKeys())
+	return slices.Concat(triggerKeys(), scheduleKeys(), behaviourKeys(), publishKeys())
 }
 
 func triggerKeys() []key {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/order"
 )
 
@@ -110,6 +111,8 @@ func (p *Proxy) timeout() int64 {
 		return 20
 	case len(p.suspects) > 0:
 		return 1000
+	case p.uncommitted() > 0:
+		return 10_000 // commit what no output has asked for
 	case !p.src.Serial() && p.inflight > 0:
 		// The ring has no wake-ups; keep it from growing when the application
 		// takes input and never answers.
@@ -143,8 +146,10 @@ func (p *Proxy) turn(timeoutUS int64) error {
 		return err
 	}
 	p.handleCloses()
-	if err := p.commit(); err != nil {
-		return err
+	if n == 0 || p.mustCommit() {
+		if err := p.commit(); err != nil {
+			return err
+		}
 	}
 	p.flushOutput()
 	p.checkSuspects()
@@ -226,11 +231,30 @@ func (p *Proxy) pollOrder() error {
 	return err
 }
 
+// lazyBytes bounds the input that waits for a commit when no output does.
+const lazyBytes = 128 << 10
+
+// mustCommit reports whether something is about to leave that depends on what
+// was appended. Input alone can wait for the output that it causes, and then
+// costs no write of its own.
+func (p *Proxy) mustCommit() bool {
+	return len(p.outq) > 0 || len(p.closes) > 0 || p.phase != live || p.uncommitted() > lazyBytes
+}
+
+// uncommitted is what was appended since the last commit, in bytes.
+func (p *Proxy) uncommitted() journal.Position {
+	if p.failed != nil {
+		return 0
+	}
+	return p.opts.Journal.End() - p.committed
+}
+
 // commit makes everything appended so far durable in the configured class.
 func (p *Proxy) commit() error {
 	if p.failed != nil {
 		return nil
 	}
+	p.committed = p.opts.Journal.End()
 	return p.opts.Journal.Commit()
 }
 

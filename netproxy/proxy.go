@@ -84,6 +84,7 @@ type Proxy struct {
 	pool        bufPool
 	events      []unix.EpollEvent
 	rep         *replayState
+	committed   journal.Position // the end at the last commit
 	// What the journal held at the last cut, for the trigger.
 	markRecords, markBytes uint64
 	triggered              bool

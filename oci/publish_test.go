@@ -96,7 +96,9 @@ func TestShape(t *testing.T) {
 		func() { delete(f.files, "images/pages-1.img") },
 		func() { f.files["images/pages-2.img"] = f.random(100) }, // not whole pages: an image like others
 		func() { delete(f.files, "layer/pack.00000001") },
-		func() { f.files["scratch-7/manifest"], f.files["scratch-7/pack.0000000a"] = []byte("m"), f.random(1<<20) },
+		func() {
+			f.files["scratch-7/manifest"], f.files["scratch-7/pack.0000000a"] = []byte("m"), f.random(1<<20)
+		},
 	} {
 		change()
 		cp := f.write(t, tempDir(t))

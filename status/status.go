@@ -42,6 +42,8 @@ type Status struct {
 	Unreplayable      string          `json:"unreplayable,omitempty"`
 	RecoveryTarget    *RecoveryTarget `json:"recovery_target,omitempty"`
 	Pressure          *Pressure       `json:"pressure,omitempty"`
+	// Images are there if checkpoints are published as OCI images.
+	Images *Images `json:"images,omitempty"`
 	// RecoveryCount counts successful recoveries since the container started;
 	// Recoveries are the last of them.
 	RecoveryCount  int        `json:"recovery_count"`

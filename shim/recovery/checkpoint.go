@@ -68,6 +68,7 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 	g.rearm(ctx, cp)
 	g.regain(cp)
 	g.noteCheckpoint(&info)
+	g.images.offer(cp)
 	return nil
 }
 

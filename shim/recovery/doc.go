@@ -13,6 +13,7 @@
 //	  images/             CRIU's images
 //	  layer/, scratch-<i> the writable layer and the container's tmpfs mounts
 //	  cut.json            where each connection stood
+//	publish/              what the making of OCI images needs
 //	genesis/              writable layer and tmpfs before the first instruction
 //	pins/                 the namespaces and mounts that must outlive the init
 //

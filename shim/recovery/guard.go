@@ -39,6 +39,7 @@ type guard struct {
 	store    *store
 	netns    *os.File
 	procs    *processes
+	images   *publisher // nil: checkpoints are not published
 
 	// ctx lives as long as the guard; wg are its goroutines.
 	ctx    context.Context
@@ -177,6 +178,7 @@ func (g *guard) created(ctx context.Context) error {
 	if err := errors.Join(g.files.capture(ctx, ds), ds.discard()); err != nil {
 		return err
 	}
+	g.preparePublishing()
 	if g.procs, err = watchProcesses(pid); err != nil {
 		return err
 	}
@@ -220,7 +222,7 @@ func (g *guard) clearState() error {
 	if err := criu.RemovePins(filepath.Join(g.dir, "pins")); err != nil {
 		return err
 	}
-	for _, name := range []string{"journal", "checkpoints", "genesis", "pins"} {
+	for _, name := range []string{"journal", "checkpoints", "genesis", "pins", "publish"} {
 		if err := os.RemoveAll(filepath.Join(g.dir, name)); err != nil {
 			return err
 		}
@@ -257,6 +259,9 @@ func (g *guard) Started(ctx context.Context, c *lifecycle.Container) {
 	g.sched.start(g.startMark)
 	g.wg.Go(func() { g.sched.run(g.ctx) })
 	g.wg.Go(g.watchOut)
+	if g.images != nil {
+		g.wg.Go(func() { g.images.run(g.ctx) })
+	}
 	g.wg.Go(g.awaitEnd)
 	g.wg.Go(func() { g.procs.watch(g.ctx) })
 }

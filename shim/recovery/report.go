@@ -17,6 +17,8 @@ const (
 	TopicCheckpointFailed = "/crsc/checkpoint-failed"
 	TopicRecovered        = "/crsc/recovered"
 	TopicRecoveryFailed   = "/crsc/recovery-failed"
+	TopicPublished        = "/crsc/published"
+	TopicPublishFailed    = "/crsc/publish-failed"
 )
 
 func (g *guard) publish(topic string, fields map[string]any) {

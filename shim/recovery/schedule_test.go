@@ -159,13 +159,15 @@ func TestFailuresBackOff(t *testing.T) {
 		b := newBench(t, map[string]string{config.KeyInterval: "10s"})
 		b.took = 0
 		b.setFail(errors.New("broken"))
-		b.run(t, 200*time.Second, func() {
+		b.run(t, 205*time.Second, func() {
 			time.Sleep(150 * time.Second)
 			b.setFail(nil)
+			time.Sleep(50 * time.Second)
+			b.setFail(errors.New("broken again"))
 		})
-		require.Equal(t, seconds(1, 2, 4, 8, 16, 32, 60, 60), b.failures)
+		require.Equal(t, seconds(1, 2, 4, 8, 16, 32, 60, 60, 1, 2), b.failures)
 		// 10 s, and then the sums; after the success the interval again.
-		require.Equal(t, seconds(10, 11, 13, 17, 25, 41, 73, 133, 193), b.at)
+		require.Equal(t, seconds(10, 11, 13, 17, 25, 41, 73, 133, 193, 203, 204), b.at)
 	})
 }
 

@@ -136,12 +136,13 @@ func TestTargetCountsEveryRecovery(t *testing.T) {
 	for _, st := range []status.Recovery{
 		{TotalMS: 400, DetectMS: 101, Attempts: 1, Checkpoint: 5},
 		{TotalMS: 400, DetectMS: 100, Attempts: 1, Checkpoint: 5},
-		{TotalMS: 4000, Attempts: 2, Checkpoint: 4},
+		{TotalMS: 4000, Attempts: 2, Checkpoint: 5},
+		{TotalMS: 4000, Attempts: 1, Checkpoint: 4},
 		{TotalMS: 100, Attempts: 1, Checkpoint: 0},
 	} {
 		tg.recovered(&st, last)
 	}
-	require.Equal(t, 4, tg.recoveries)
+	require.Equal(t, 5, tg.recoveries)
 	require.Equal(t, 2, tg.within)
 	require.InDelta(t, 500/status.Milliseconds(last.size.work()), tg.restore.mean, 0.1)
 }

@@ -1,0 +1,230 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/layer"
+	"github.com/crsc-io/crsc/oci"
+	"github.com/crsc-io/crsc/status"
+)
+
+const (
+	// firstPublishBackoff doubles with each failed publication, up to
+	// maxPublishBackoff.
+	firstPublishBackoff = time.Second
+	maxPublishBackoff   = 5 * time.Minute
+	// publishNice is the lowest priority: nobody waits for an image.
+	publishNice = 19
+	// headroom has to be free where the checkpoints are: images must not take
+	// the room that protection needs.
+	headroom = 64 << 20
+	// annotationConnections is the number of connections in the cut.
+	annotationConnections = "crsc.io/connections"
+)
+
+// errNoRoom is a reason not to publish.
+var errNoRoom = errors.New("the disk is nearly full")
+
+// publisher makes images of checkpoints, in the background, one at a time and
+// always of the latest. A nil one does nothing.
+type publisher struct {
+	dir     string // <state>/publish
+	trees   []string
+	open    func(ctx context.Context) (*oci.Store, *oci.Publisher, error)
+	made    func(status.Image)
+	failed  func(err error, again time.Duration)
+	wake    chan struct{}
+	linked  string // a checkpoint that is being published
+	rootfs  bool   // trees[0] is the writable layer
+	mu      sync.Mutex
+	pending *checkpoint // guarded by mu; nil: the latest has been taken
+}
+
+func newPublisher(dir string, f *files) *publisher {
+	p := &publisher{dir: dir, linked: filepath.Join(dir, "checkpoint"), rootfs: f.upper, wake: make(chan struct{}, 1)}
+	for _, t := range f.trees {
+		p.trees = append(p.trees, t.name)
+	}
+	return p
+}
+
+// offer says that a checkpoint is complete. It does not block.
+func (p *publisher) offer(cp *checkpoint) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	p.pending = cp
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *publisher) take() *checkpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cp := p.pending
+	p.pending = nil
+	return cp
+}
+
+// run publishes until ctx ends.
+func (p *publisher) run(ctx context.Context) {
+	// The priority is the thread's. It is never unlocked, so it ends with us.
+	runtime.LockOSThread()
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), publishNice) // it works without
+	var store *oci.Store
+	var images *oci.Publisher
+	defer func() { _ = store.Close() }()
+	backoff := time.Duration(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.wake:
+		}
+		cp := p.take()
+		if cp == nil {
+			continue
+		}
+		var err error
+		if images == nil {
+			store, images, err = p.open(ctx)
+		}
+		if err == nil {
+			err = p.publish(ctx, images, cp)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			backoff = 0
+			continue
+		}
+		backoff = min(max(2*backoff, firstPublishBackoff), maxPublishBackoff)
+		p.failed(fmt.Errorf("checkpoint %d: %w", cp.seq, err), backoff)
+		p.retry(cp)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(backoff):
+		}
+	}
+}
+
+// retry puts a checkpoint back, unless there is a later one.
+func (p *publisher) retry(cp *checkpoint) {
+	p.mu.Lock()
+	later := p.pending != nil
+	if !later {
+		p.pending = cp
+	}
+	p.mu.Unlock()
+	if !later {
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// publish makes one image. It is no failure if the checkpoint is gone by now:
+// then there are later ones.
+func (p *publisher) publish(ctx context.Context, images *oci.Publisher, cp *checkpoint) error {
+	begun := time.Now()
+	err := p.link(cp)
+	defer func() { _ = os.RemoveAll(p.linked) }() // again before the next
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = p.room()
+	}
+	if err != nil {
+		return err
+	}
+	in := oci.Checkpoint{
+		Dir: p.linked, Sequence: cp.seq, Time: cp.at,
+		Annotations: map[string]string{annotationConnections: strconv.Itoa(len(cp.cut.Sockets))},
+	}
+	if p.rootfs {
+		in.Rootfs = func(w io.Writer) error { return layer.WriteTar(ctx, filepath.Join(p.linked, p.trees[0]), w) }
+	}
+	out, err := images.Publish(ctx, in)
+	if out.Name == "" {
+		return err
+	}
+	p.made(status.Image{
+		Name: out.Name, Digest: out.Target.Digest.String(), Sequence: cp.seq, Time: time.Now(),
+		TotalMS: status.Milliseconds(time.Since(begun)), Chain: out.Chain,
+		Bytes: out.Bytes, ChangedBytes: out.ChangedBytes, MemoryBytes: out.MemoryBytes,
+	})
+	return err
+}
+
+// link gives the files of a checkpoint further names, so that it may be removed
+// while it is being published.
+func (p *publisher) link(cp *checkpoint) error {
+	if err := os.RemoveAll(p.linked); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(p.linked, "images"), 0o700); err != nil {
+		return err
+	}
+	list, err := os.ReadDir(cp.images())
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		if err := os.Link(filepath.Join(cp.images(), e.Name()), filepath.Join(p.linked, "images", e.Name())); err != nil {
+			return err
+		}
+	}
+	for _, name := range p.trees {
+		if err := layer.Link(filepath.Join(cp.dir, name), filepath.Join(p.linked, name)); err != nil {
+			return err
+		}
+	}
+	return os.Link(cp.cutFile(), filepath.Join(p.linked, "cut.json"))
+}
+
+// room looks whether protection would still have room if the checkpoint were
+// stored once more.
+func (p *publisher) room() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(p.dir, &st); err != nil {
+		return &os.PathError{Op: "statfs", Path: p.dir, Err: err}
+	}
+	need := int64(headroom)
+	err := filepath.WalkDir(p.linked, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		fi, err := e.Info()
+		if err == nil {
+			need += fi.Size()
+		}
+		return err
+	})
+	if free := int64(st.Bavail) * st.Bsize; err == nil && free < need {
+		return fmt.Errorf("%w: %d MiB are free where the checkpoints are, %d MiB should be", errNoRoom, free>>20, need>>20)
+	}
+	return err
+}
