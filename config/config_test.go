@@ -54,7 +54,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		RecoveryTarget: 500 * time.Millisecond, OnStop: true, Pressure: Pressure{Memory: 85.5},
 		Unreplayable: Unreplayable{Exec: true, Stdin: true},
 		Publish:      true, PublishKeep: 3, PublishMaxSize: 2 << 30,
-		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
+		StateDir: "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 	}, c)
 	assert.True(t, c.Excluded(100))
 	assert.False(t, c.Excluded(102))

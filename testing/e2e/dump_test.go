@@ -50,7 +50,8 @@ func TestDumpKilled(t *testing.T) {
 	killed := 0
 	for try := 0; killed < 4; try++ {
 		require.Less(t, try, 40, "dumps end before they are killed")
-		before := c.status().Checkpoints.Failed
+		was := c.status()
+		before := was.Checkpoints.Failed
 		err := syscall.Kill(c.awaitDump(shim), syscall.SIGKILL)
 		if errors.Is(err, syscall.ESRCH) {
 			continue // it had ended
@@ -58,8 +59,13 @@ func TestDumpKilled(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(100 * time.Millisecond)
 		killed += c.status().Checkpoints.Failed - before
-		require.Equal(t, pid, c.initPid(), "the container runs on")
 		c.awaitCheckpoint()
+		// A CRIU that is killed while it runs its code inside the application can
+		// take the application with it: then that crash is hidden like any other.
+		if now := c.status(); now.Pid != pid {
+			require.Greater(t, now.RecoveryCount, was.RecoveryCount, "the container neither runs on nor was it recovered")
+			pid = now.Pid
+		}
 	}
 	failed := c.status().Checkpoints.Failed
 	require.Zero(t, c.crash().Differing)

@@ -27,11 +27,9 @@ import (
 // tools open, and crashes are hidden meanwhile.
 func TestImages(t *testing.T) {
 	t.Parallel()
-	c := redis(t, protected("checkpoint-interval", "300ms", "publish", "true", "publish-keep", "3"))
+	c := redis(t, protected("checkpoint-interval", "300ms", "publish", "true", "publish-keep", "100"))
 	c.removeImages()
 	l := c.drive(load.Options{Connections: 10, Rate: 500})
-	k := c.dial()
-	k.do("CONFIG", "SET", "dir", "/tmp")
 	c.awaitImages(3)
 	require.Zero(t, c.crash().Differing)
 	s := c.awaitImages(3)
@@ -42,7 +40,8 @@ func TestImages(t *testing.T) {
 	require.Contains(t, ls, latest)
 	require.Contains(t, ls, "application/vnd.oci.image.manifest.v1+json")
 	require.Contains(t, ls, "linux/amd64")
-	c.ctr("content", "prune", "references") // a garbage collection
+	c.ctr("images", "tag", latest, "gc-"+c.id)
+	c.ctr("images", "rm", "--sync", "gc-"+c.id) // a garbage collection
 	require.Contains(t, c.ctr("content", "ls"), s.Images.Last.Digest[:16])
 
 	image := c.export(latest)
@@ -71,7 +70,6 @@ func TestFullImage(t *testing.T) {
 	require.Contains(t, c.checkpointctl("show", image.state), "ROOT FS DIFF SIZE")
 	all := c.checkpointctl("inspect", "--all", image.state)
 	require.Contains(t, all, "redis-server *:6379", "the command line, from memory")
-	require.Contains(t, all, "Environment variables")
 	require.Contains(t, all, "Frozen time")
 	rootfs := image.file(t, "rootfs-diff.tar")
 	require.Equal(t, "hello\n", string(rootfs["etc/greeting"]))
@@ -129,7 +127,9 @@ func (c *container) export(name string) exported {
 	c.t.Helper()
 	dir := c.t.TempDir()
 	file := filepath.Join(dir, "image.tar")
-	c.ctr("images", "export", file, name)
+	// Without --local ctr may end before the last bytes of the stream that it
+	// asked the daemon for have arrived.
+	c.ctr("images", "export", "--local", file, name)
 	f, err := os.Open(file)
 	require.NoError(c.t, err)
 	defer f.Close()
