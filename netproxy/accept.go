@@ -74,7 +74,6 @@ func (p *Proxy) open(fd int, sa unix.Sockaddr) {
 	c.acceptedAt = p.opts.Journal.AppendOpen(journal.ConnOpen{
 		Conn: c.id, Direction: journal.In, Client: c.client, Server: c.dest, LegPort: c.legPort,
 	})
-	c.oldest = c.acceptedAt
 	if err := p.watchConn(c); err != nil {
 		p.opts.Log.WithError(err).Warn("netproxy: watch a connection")
 		p.destroy(c, true)
@@ -91,14 +90,18 @@ func (p *Proxy) legSpec(c *conn) tcprepair.Spec {
 	return tcprepair.Spec{Client: netip.AddrPortFrom(c.client.Addr(), c.legPort), App: c.dest, Mark: redirect.MarkOwn}
 }
 
-// established reports whether the handshake is finished.
+// established reports whether the handshake has succeeded.
 func established(fd int) bool {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
-	return err == nil && info.State == tcpEstablished
+	return err == nil && (info.State == tcpEstablished || info.State == tcpCloseWait)
 }
 
-// tcpEstablished is TCP_ESTABLISHED of include/net/tcp_states.h.
-const tcpEstablished = 1
+// States of include/net/tcp_states.h. An application that closes at once, such as
+// a server that is full, has done so before we look: CLOSE_WAIT.
+const (
+	tcpEstablished = 1
+	tcpCloseWait   = 8
+)
 
 // refused ends a client's connection whose leg was refused at once: the
 // listener is gone, so the destination is not intercepted any longer.

@@ -1,6 +1,7 @@
 package netproxy
 
 import (
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,8 @@ func (p *Proxy) handleCloses() {
 	if p.phase == crashed || p.phase == replaying {
 		return // goLive looks at every connection again
 	}
+	// Asked once a round, if at all: what ended was read before.
+	dying := sync.OnceValue(p.opts.Dying)
 	for _, c := range p.closes {
 		if c.gone {
 			continue
@@ -25,7 +28,7 @@ func (p *Proxy) handleCloses() {
 			p.appendClose(c, journal.In, c.failed[clientSide], c.inRead)
 		}
 		if !c.closing[legSide] && !c.suspect && (c.eof[legSide] || c.failed[legSide]) {
-			if p.failed == nil && p.opts.Dying() != Alive {
+			if p.failed == nil && dying() != Alive {
 				p.suspectClose(c)
 				continue
 			}
@@ -63,12 +66,16 @@ func (p *Proxy) suspectClose(c *conn) {
 	p.suspects = append(p.suspects, c)
 }
 
+// askInterval bounds how often the processes of the container are looked at.
+const askInterval = time.Millisecond
+
 // checkSuspects lets held closes go when no process is dying any more, or when
 // the init has outlived the suspicion.
 func (p *Proxy) checkSuspects() {
-	if len(p.suspects) == 0 || p.phase == crashed || p.phase == replaying {
+	if len(p.suspects) == 0 || p.phase == crashed || p.phase == replaying || time.Since(p.askedAt) < askInterval {
 		return
 	}
+	p.askedAt = time.Now()
 	switch p.opts.Dying() {
 	case InitDying:
 		p.suspectAt = time.Now()
@@ -97,7 +104,13 @@ func (p *Proxy) reapClosed() {
 	list := p.closes
 	p.closes = p.closes[len(p.closes):]
 	for _, c := range list {
-		if !c.gone {
+		switch {
+		case c.gone:
+		case !c.closing[clientSide] && (c.eof[clientSide] || c.failed[clientSide]):
+			// Seen when output was sent, after the closes of this round were
+			// journaled: the next round does both.
+			p.closes = append(p.closes, c)
+		default:
 			p.finishClose(c)
 		}
 	}

@@ -38,6 +38,7 @@ type conn struct {
 	outPos     uint64 // read from the present leg's stream
 	outRead    uint64 // ever read from a leg, and journaled: what the client has or will get
 	outSent    uint64 // written to the client
+	receivedIn uint64 // input that the application's kernel had at the last Hold
 	ackedOut   uint64 // acknowledged at once for a checkpoint
 	// Sequence numbers of offset 0: inBase in the application's receive
 	// direction, outBase in its send direction.
@@ -62,9 +63,9 @@ type conn struct {
 	gone       bool    // taken out of the slots
 	borrowed   bool    // legPort does not come from the allocator
 	acceptedAt journal.Position
-	// oldest is the position of the first input record that was not consumed
-	// when it was written.
-	oldest journal.Position
+	// spans tell where in the journal the input is that the application has
+	// perhaps not received yet, oldest first.
+	spans []span
 
 	// Replay: what the application is expected to produce again.
 	expect []replay.Output
@@ -80,6 +81,52 @@ type conn struct {
 	// consumedMark is the input offset up to which consumption is recorded
 	// already: events below it are not journaled a second time.
 	consumedMark uint64
+}
+
+// span is a stretch of input and the position of its first record.
+type span struct {
+	end uint64 // input offset behind it
+	pos journal.Position
+}
+
+const (
+	// spanBytes is how much input one span covers.
+	spanBytes = 64 << 10
+	// spansKept is from how many spans on those that are not needed are looked for.
+	spansKept = 32
+)
+
+// noteSpan remembers that n bytes of input, from inRead on, were journaled at pos.
+func (c *conn) noteSpan(pos journal.Position, n uint64) {
+	if c.inConsumed == c.inRead {
+		c.spans = c.spans[:0]
+	}
+	if len(c.spans) >= spansKept {
+		c.dropSpans(c.inConsumed)
+	}
+	k := len(c.spans)
+	if k == 0 || c.inRead+n-c.spanStart(k-1) > spanBytes {
+		c.spans = append(c.spans, span{pos: pos})
+		k++
+	}
+	c.spans[k-1].end = c.inRead + n
+}
+
+// spanStart is the input offset at which span i begins, or a little before.
+func (c *conn) spanStart(i int) uint64 {
+	if i == 0 {
+		return min(c.inConsumed, c.spans[0].end)
+	}
+	return c.spans[i-1].end
+}
+
+// dropSpans forgets what lies before an input offset.
+func (c *conn) dropSpans(done uint64) {
+	i := 0
+	for i < len(c.spans) && c.spans[i].end <= done {
+		i++
+	}
+	c.spans = append(c.spans[:0], c.spans[i:]...)
 }
 
 // ghost reports whether no client is behind the connection any more.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/replay"
 	"github.com/crsc-io/crsc/netproxy/tcprepair"
@@ -56,7 +58,7 @@ func (p *Proxy) Hold(ctx context.Context, limit time.Duration) (HoldResult, erro
 	return res, err
 }
 
-// acknowledge makes our kernel acknowledge what it has of the application's
+// acknowledge sees how much input has arrived, and makes our kernel acknowledge what it has of the application's
 // output: it may delay that by 40 ms. An acknowledgement that arrives while CRIU
 // reads the application's send queue makes the dump fail, and what is not
 // acknowledged has to be sent again after a restore.
@@ -64,6 +66,8 @@ func (p *Proxy) acknowledge() {
 	for _, c := range p.slots {
 		if c != nil && legOpen(c) {
 			p.ackLeg(c)
+			// Before the freeze, so that the image holds at least this much.
+			c.receivedIn = c.inSent - min(c.inSent, unacked(c.legFD))
 		}
 	}
 }
@@ -87,7 +91,7 @@ func (p *Proxy) Cut(ctx context.Context, checkpoint uint64) (*replay.Table, erro
 		if p.phase != holding {
 			return fmt.Errorf("%w: cut", ErrPhase)
 		}
-		if err := p.drainOnce(); err != nil {
+		if err := p.drainOnce(cutDrain); err != nil {
 			p.fault(err)
 			return err
 		}
@@ -115,7 +119,7 @@ func (p *Proxy) Release(ctx context.Context) error {
 		}
 		// Read once more what the application wrote before it was frozen: its
 		// kernel may have sent on after the cut.
-		if err := p.drainOnce(); err != nil {
+		if err := p.drainOnce(releaseDrain); err != nil {
 			p.fault(err)
 		}
 		p.release2live()
@@ -133,10 +137,18 @@ func (p *Proxy) release2live() {
 	}
 }
 
+// A frozen application writes no more, so a drain ends; at a release it may be
+// running again, and write for ever.
+const (
+	cutDrain     = time.Second
+	releaseDrain = 5 * time.Millisecond
+)
+
 // drainOnce takes everything that is readable from all legs, journals it and
 // passes it on.
-func (p *Proxy) drainOnce() error {
-	for more := true; more; {
+func (p *Proxy) drainOnce(limit time.Duration) error {
+	deadline := time.Now().Add(limit)
+	for more := true; more && !p.abort.Load() && time.Now().Before(deadline); {
 		for _, c := range p.slots {
 			if c == nil || c.legFD < 0 || c.connecting || c.eof[legSide] || c.failed[legSide] || !c.out.empty() {
 				continue
@@ -163,8 +175,10 @@ func (p *Proxy) table() *replay.Table {
 		if c == nil {
 			continue
 		}
-		if c.inConsumed < c.inRead {
-			t.ScanFrom = min(t.ScanFrom, c.oldest)
+		// What the application's kernel has acknowledged is in the image.
+		c.dropSpans(max(c.inConsumed, c.receivedIn))
+		if len(c.spans) > 0 {
+			t.ScanFrom = min(t.ScanFrom, c.spans[0].pos)
 		}
 		appClosed := c.eof[legSide] || c.failed[legSide] || c.legFD < 0
 		if c.inConsumed == 0 && c.outPos == 0 && !appClosed {
@@ -181,10 +195,30 @@ func (p *Proxy) table() *replay.Table {
 	return t
 }
 
+// unacked is how much of what was written to the leg the application's kernel
+// has not acknowledged, in bytes.
+func unacked(fd int) uint64 {
+	if fd < 0 {
+		return 0
+	}
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return uint64(n)
+}
+
 // heal begins the journal anew after a fault. What it held is useless, since
 // records are missing behind it; the cut that follows needs none of it.
 func (p *Proxy) heal() error {
 	j := p.opts.Journal
+	for _, c := range p.slots {
+		if c != nil && unacked(c.legFD) > 0 {
+			// What is under way to the application would be in neither the image
+			// nor the journal.
+			return fmt.Errorf("%w: begin the journal anew while input is under way on connection %d", ErrPhase, c.id)
+		}
+	}
 	if err := j.TrimBefore(j.Committed()); err != nil {
 		return fmt.Errorf("netproxy: begin the journal anew: %w", err)
 	}
@@ -196,10 +230,10 @@ func (p *Proxy) heal() error {
 		if c == nil {
 			continue
 		}
-		c.oldest, c.acceptedAt = j.End(), j.End()
+		c.spans, c.acceptedAt = c.spans[:0], j.End()
 		// What has not been delivered yet lies behind the cut.
 		if data := c.in.bytes(); len(data) > 0 {
-			j.AppendInput(c.id, c.inSent, c.outSent, data)
+			c.spans = append(c.spans, span{end: c.inRead, pos: j.AppendInput(c.id, c.inSent, c.outSent, data)})
 		}
 	}
 	if err := p.commit(); err != nil {

@@ -54,9 +54,7 @@ func (p *Proxy) pumpInput(c *conn) {
 func (p *Proxy) input(c *conn, data []byte) {
 	if p.failed == nil {
 		pos := p.opts.Journal.AppendInput(c.id, c.inRead, c.outSent, data)
-		if c.inConsumed == c.inRead {
-			c.oldest = pos
-		}
+		c.noteSpan(pos, uint64(len(data)))
 		p.stats.inRecords.Add(1)
 		p.stats.inBytes.Add(uint64(len(data)))
 	}
@@ -192,9 +190,12 @@ func (p *Proxy) pollSerial() error {
 
 // shutLeg sends the client's FIN on.
 func (p *Proxy) shutLeg(c *conn) {
-	if c.shut[legSide] || c.legFD < 0 {
+	if c.shut[legSide] {
 		return
 	}
 	c.shut[legSide] = true
+	if c.legFD < 0 {
+		return // the application has ended it before
+	}
 	_ = unix.Shutdown(c.legFD, unix.SHUT_WR)
 }

@@ -52,8 +52,15 @@ func (p *Proxy) do(ctx context.Context, name string, fn func() error) (err error
 	}
 }
 
+// wake makes the loop look at its commands. After release it does nothing: the
+// descriptor's number may be somebody else's by then.
 func (p *Proxy) wake() {
-	_, _ = unix.Write(p.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	p.wakeMu.Lock()
+	defer p.wakeMu.Unlock()
+	if p.wakefd >= 0 {
+		// The only failure is a full counter, which wakes as well.
+		_, _ = unix.Write(p.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
 }
 
 // run is the loop. The thread enters the container's network namespace, so

@@ -28,13 +28,18 @@ func (p *Proxy) pumpOutput(c *conn) {
 		return
 	}
 	for budget := outputBudget; budget > 0; {
-		if !c.readable[legSide] || c.eof[legSide] || c.failed[legSide] || !c.out.empty() && !p.draining {
+		if !c.readable[legSide] || c.eof[legSide] || c.failed[legSide] {
+			return
+		}
+		room := p.room(c)
+		if room == 0 {
 			return
 		}
 		if len(p.arena)-p.arenaLen < readSize {
 			break // the rest in the next round
 		}
-		n, e := recvNB(c.legFD, p.arena[p.arenaLen:])
+		room = min(room, len(p.arena)-p.arenaLen)
+		n, e := recvNB(c.legFD, p.arena[p.arenaLen:p.arenaLen+room])
 		switch {
 		case e == syscall.EAGAIN:
 			c.readable[legSide] = false
@@ -49,7 +54,7 @@ func (p *Proxy) pumpOutput(c *conn) {
 			return
 		}
 		budget -= n
-		if n < len(p.arena)-p.arenaLen && !c.hup[legSide] {
+		if n < room && !c.hup[legSide] {
 			c.readable[legSide] = false
 		}
 		data := p.arena[p.arenaLen : p.arenaLen+n]
@@ -62,14 +67,32 @@ func (p *Proxy) pumpOutput(c *conn) {
 	p.activate(c)
 }
 
+// room is how much output may be read now: all that fits while the client takes
+// what it gets; otherwise only what it has already, which is swallowed.
+func (p *Proxy) room(c *conn) int {
+	switch {
+	case c.out.empty() || p.draining || c.diverged:
+		return len(p.arena)
+	case c.outPos < c.outRead:
+		return int(min(c.outRead-c.outPos, uint64(len(p.arena))))
+	}
+	return 0
+}
+
 // output takes bytes that the application wrote: those that clients already
 // have are compared and swallowed, the rest is fingerprinted and queued.
 func (p *Proxy) output(c *conn, data []byte) {
-	if c.outPos < c.outRead {
+	if c.outPos < c.outRead && !c.diverged {
 		n := min(uint64(len(data)), c.outRead-c.outPos)
 		p.compare(c, data[:n])
 		p.stats.swallowed.Add(n)
 		data = data[n:]
+	}
+	if c.diverged {
+		// The client must not see a byte of this. The position moves on: gates
+		// wait for it.
+		c.outPos += uint64(len(data))
+		return
 	}
 	if len(data) == 0 {
 		return
@@ -157,7 +180,7 @@ func (p *Proxy) differ(c *conn) {
 func (p *Proxy) flushOutput() {
 	for i := range p.outq {
 		it := &p.outq[i]
-		if !it.c.gone {
+		if !it.c.gone && !it.c.diverged {
 			p.sendOutput(it.c, it.data)
 		}
 		*it = outItem{}

@@ -44,6 +44,7 @@ type Proxy struct {
 	srcReason string
 
 	epfd   int
+	wakeMu sync.Mutex // guards wakefd against its end
 	wakefd int
 	listen *redirect.Listener
 
@@ -68,6 +69,7 @@ type Proxy struct {
 	inflight  int
 	closes    []*conn
 	suspects  []*conn
+	askedAt   time.Time // when Dying was last asked about the suspects
 	suspectAt time.Time
 	serial    []*conn // serial order: who waits to deliver
 	serialNow *conn   // serial order: whose input is not yet consumed

@@ -115,7 +115,7 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	if c == nil {
 		c = &conn{
 			id: id, client: pc.Client, dest: pc.Dest, legPort: pc.LegPort, borrowed: true,
-			clientFD: -1, legFD: -1, acceptedAt: pc.Opened, oldest: pc.Opened, inRead: end,
+			clientFD: -1, legFD: -1, acceptedAt: pc.Opened, inRead: end,
 		}
 		if n := len(pc.Outputs); n > 0 {
 			c.outRead = pc.Outputs[n-1].End()

@@ -98,7 +98,7 @@ func (p *Proxy) step(s *replay.Step) error {
 	if s.Kind == replay.Open {
 		return p.reopen(c)
 	}
-	if c.legFD < 0 || c.failed[legSide] {
+	if c.legFD < 0 || c.failed[legSide] || c.diverged {
 		return p.checkReplay()
 	}
 	if c.outPos < s.Gate {
@@ -190,8 +190,15 @@ func (p *Proxy) await(c *conn, consumed, out uint64) error {
 		if err := p.pollOrder(); err != nil {
 			return err
 		}
-		if c.inConsumed >= consumed && c.outPos >= out || c.failed[legSide] {
+		if c.inConsumed >= consumed && c.outPos >= out || c.diverged {
 			return nil
+		}
+		if c.eof[legSide] || c.failed[legSide] {
+			// The application has ended the connection earlier than it did in
+			// the recorded run, for instance because a timeout of its own had
+			// passed.
+			p.differ(c)
+			return p.checkReplay()
 		}
 		var wait int64
 		switch {
@@ -209,7 +216,11 @@ func (p *Proxy) await(c *conn, consumed, out uint64) error {
 			if deadline.IsZero() {
 				deadline = time.Now().Add(StallAfter)
 			} else if time.Now().After(deadline) {
-				return ErrStalled
+				if !p.rep.tolerate {
+					return ErrStalled
+				}
+				p.differ(c)
+				return nil
 			}
 		}
 		if err := p.turn(wait); err != nil {
@@ -247,7 +258,7 @@ func (p *Proxy) goLive() int {
 		if c == nil {
 			continue
 		}
-		if rep.conns[c.id] == nil && !c.closing[legSide] || c.diverged {
+		if rep.conns[c.id] == nil && !c.closing[legSide] || c.diverged || ended(c) && c.outPos < c.outRead {
 			lost++
 			p.opts.Log.WithFields(connFields(c)).Error("netproxy: connection can't go on after the recovery; reset")
 			p.appendClose(c, journal.In, true, c.inRead)
@@ -264,6 +275,9 @@ func (p *Proxy) goLive() int {
 	p.acceptDue = true
 	return lost
 }
+
+// ended reports whether the application has closed its end.
+func ended(c *conn) bool { return c.eof[legSide] || c.failed[legSide] }
 
 // expireGhosts resets legs without clients whose application does not close.
 func (p *Proxy) expireGhosts() {

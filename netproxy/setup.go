@@ -81,10 +81,30 @@ func (p *Proxy) lastWords() {
 		p.opts.Log.WithError(err).Warn("netproxy: last output")
 	}
 	for _, c := range p.slots {
-		if c != nil && c.legFD >= 0 {
+		if c == nil {
+			continue
+		}
+		if c.legFD >= 0 {
 			closeReset(c.legFD)
 			c.legFD = -1
 		}
+		p.leaveToKernel(c)
+	}
+}
+
+// leaveToKernel gives a slow client's rest to its socket, which delivers it
+// after the close as the application's would have. If it can't, the client gets
+// a reset: an orderly end would make what it has look complete.
+func (p *Proxy) leaveToKernel(c *conn) {
+	if c.clientFD < 0 || c.out.empty() {
+		return
+	}
+	// The kernel doubles the value; SO_SNDBUFFORCE goes beyond wmem_max.
+	_ = unix.SetsockoptInt(c.clientFD, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, len(c.out.bytes())+1<<20)
+	p.sendOutput(c, nil)
+	if !c.out.empty() {
+		closeReset(c.clientFD)
+		c.clientFD = -1
 	}
 }
 
@@ -110,9 +130,12 @@ func (p *Proxy) release() {
 			p.opts.Log.WithError(err).Warn("netproxy: close order source")
 		}
 	}
-	for _, fd := range []int{p.epfd, p.wakefd, p.netns} {
-		if fd >= 0 {
-			_ = unix.Close(fd)
+	p.wakeMu.Lock()
+	defer p.wakeMu.Unlock()
+	for _, fd := range []*int{&p.epfd, &p.wakefd, &p.netns} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
 		}
 	}
 }

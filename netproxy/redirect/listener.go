@@ -97,7 +97,13 @@ func listen(family, backlog int) (fd int, port uint16, err error) {
 		{level, transparent, 1},
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
 		{unix.SOL_SOCKET, unix.SO_MARK, int(MarkOwn)},
-		{unix.SOL_TCP, unix.TCP_NODELAY, 1}, // inherited by accepted sockets
+		// Inherited by accepted sockets. A client that has vanished must not hold
+		// its place for ever: the application's own keepalive ends at the leg.
+		{unix.SOL_TCP, unix.TCP_NODELAY, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.SOL_TCP, unix.TCP_KEEPIDLE, 120},
+		{unix.SOL_TCP, unix.TCP_KEEPINTVL, 20},
+		{unix.SOL_TCP, unix.TCP_KEEPCNT, 4},
 	} {
 		if err = unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
 			return fd, 0, err

@@ -85,7 +85,7 @@ func passing(err error) bool {
 func (g *guard) regain(cp *checkpoint) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.blind {
+	if !g.blind || cp.unjournaled {
 		return
 	}
 	g.fromStart = false
@@ -201,6 +201,7 @@ func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpo
 	// From here on the checkpoint counts, also if a crash has come meanwhile.
 	// What can't be tidied up now is tried again after the next one.
 	err = g.proxy.Mark(context.WithoutCancel(ctx), journal.CheckpointComplete, cp.seq)
+	cp.unjournaled = err != nil
 	from, perr := g.store.prune(keepCheckpoints)
 	if err = errors.Join(err, perr); err == nil && len(g.store.list) == keepCheckpoints {
 		err = g.journal.TrimBefore(from)

@@ -126,7 +126,7 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 		if g.ctx.Err() != nil || errors.Is(err, lifecycle.ErrKilled) || g.mustStop() {
 			return errors.Join(append(errs, ErrStopped)...)
 		}
-		diverged = diverged || errors.Is(err, netproxy.ErrDiverged)
+		diverged = diverged || errors.Is(err, netproxy.ErrDiverged) || errors.Is(err, netproxy.ErrStalled)
 		g.log.WithError(err).WithField("took", time.Since(begun)).Warnf("recovery from %s failed; %d ways left", w, len(ways)-i-1)
 		if derr := g.bringDown(); derr != nil {
 			return errors.Join(append(errs, derr)...)

@@ -31,11 +31,13 @@ const cutVersion = 1
 
 // checkpoint is one complete checkpoint.
 type checkpoint struct {
-	seq  uint64
-	dir  string
-	at   time.Time
-	cut  Cut
-	mark *lifecycle.StdioMark // where standard output stood; this shim only
+	seq uint64
+	dir string
+	at  time.Time
+	cut Cut
+	// unjournaled: the journal failed before the checkpoint was complete.
+	unjournaled bool
+	mark        *lifecycle.StdioMark // where standard output stood; this shim only
 	moment
 }
 

@@ -1,0 +1,101 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crsc-io/crsc/oci"
+)
+
+// aCheckpoint is a complete one, without trees.
+func aCheckpoint(t *testing.T, seq uint64) *checkpoint {
+	cp := &checkpoint{seq: seq, dir: filepath.Join(t.TempDir(), strconv.FormatUint(seq, 10))}
+	require.NoError(t, os.MkdirAll(cp.images(), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(cp.images(), "inventory.img"), []byte("x"), 0o600))
+	require.NoError(t, os.WriteFile(cp.cutFile(), []byte("{}"), 0o600))
+	return cp
+}
+
+func aPublisher(t *testing.T) *publisher {
+	return newPublisher(filepath.Join(t.TempDir(), "publish"), &files{})
+}
+
+// TestPublishLatest: whoever publishes gets the last of the checkpoints that
+// were made meanwhile, and each once.
+func TestPublishLatest(t *testing.T) {
+	p := aPublisher(t)
+	for seq := range uint64(5) {
+		p.offer(&checkpoint{seq: seq})
+	}
+	require.EqualValues(t, 4, p.take().seq)
+	require.Nil(t, p.take())
+	p.retry(&checkpoint{seq: 4})
+	require.EqualValues(t, 4, p.take().seq)
+	p.offer(&checkpoint{seq: 6})
+	p.retry(&checkpoint{seq: 5})
+	require.EqualValues(t, 6, p.take().seq, "a later one supersedes a failed one")
+	var none *publisher
+	none.offer(&checkpoint{}) // nothing is published
+}
+
+// TestPublishFails: failures are reported, attempts become rare, and the end of
+// the container is not delayed.
+func TestPublishFails(t *testing.T) {
+	p := aPublisher(t)
+	var mu sync.Mutex
+	var waits []time.Duration
+	p.open = func(context.Context) (*oci.Store, *oci.Publisher, error) { return nil, nil, errors.New("no daemon") }
+	p.failed = func(err error, again time.Duration) {
+		require.ErrorContains(t, err, "checkpoint 3: no daemon")
+		mu.Lock()
+		defer mu.Unlock()
+		waits = append(waits, again)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); p.run(ctx) }()
+	p.offer(&checkpoint{seq: 3})
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(waits) == 2
+	}, 10*time.Second, 10*time.Millisecond)
+	require.Equal(t, []time.Duration{firstPublishBackoff, 2 * firstPublishBackoff}, waits)
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(time.Second):
+		t.Fatal("the publisher does not end")
+	}
+}
+
+// TestLinkedCheckpoint: one that is removed while it is published stays whole;
+// one that was removed before is no failure.
+func TestLinkedCheckpoint(t *testing.T) {
+	p, cp := aPublisher(t), aCheckpoint(t, 7)
+	require.NoError(t, p.link(cp))
+	require.NoError(t, os.RemoveAll(cp.dir))
+	require.FileExists(t, filepath.Join(p.linked, "images", "inventory.img"))
+	require.FileExists(t, filepath.Join(p.linked, "cut.json"))
+	require.NoError(t, p.room())
+	require.ErrorIs(t, p.link(cp), os.ErrNotExist)
+	require.NoError(t, p.publish(t.Context(), nil, cp))
+	require.NoDirExists(t, p.linked)
+}
+
+func TestRoomForProtection(t *testing.T) {
+	p, cp := aPublisher(t), aCheckpoint(t, 7)
+	big := filepath.Join(cp.images(), "pages-1.img")
+	require.NoError(t, os.WriteFile(big, nil, 0o600))
+	require.NoError(t, os.Truncate(big, 1<<42)) // sparse
+	require.NoError(t, p.link(cp))
+	require.ErrorIs(t, p.room(), errNoRoom)
+}
