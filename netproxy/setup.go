@@ -3,6 +3,7 @@ package netproxy
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -74,22 +75,58 @@ func legPorts(ns int) (*tcprepair.Ports, error) {
 // application's: with a FIN, or with a RST where input was not read.
 func (p *Proxy) lastWords() {
 	if p.phase == replaying || p.phase == crashed {
+		// A recovery has failed: what clients have of a stream may be a part of
+		// it, and must not end like a whole.
+		for _, c := range p.slots {
+			if c != nil && c.clientFD >= 0 && !c.closing[legSide] {
+				closeReset(c.clientFD)
+				c.clientFD = -1
+			}
+		}
 		return
 	}
 	p.phase = crashed
-	if err := p.drainLegs(); err != nil {
-		p.opts.Log.WithError(err).Warn("netproxy: last output")
+	// The kernel sends the rest of a dead application's output, and its FIN, as
+	// we make room for it.
+	for deadline := time.Now().Add(lastWordsLimit); ; {
+		if err := p.drainLegs(); err != nil {
+			p.opts.Log.WithError(err).Warn("netproxy: last output")
+			break
+		}
+		if !p.anyLegOpen() || p.opts.Dying() != InitDying || time.Now().After(deadline) {
+			break
+		}
+		if err := p.turn(1000); err != nil {
+			break
+		}
 	}
 	for _, c := range p.slots {
 		if c == nil {
 			continue
 		}
+		whole := c.eof[legSide]
 		if c.legFD >= 0 {
 			closeReset(c.legFD)
 			c.legFD = -1
 		}
+		if !whole && c.clientFD >= 0 {
+			closeReset(c.clientFD)
+			c.clientFD = -1
+		}
 		p.leaveToKernel(c)
 	}
+}
+
+// lastWordsLimit bounds the wait for the end of a dead application's output.
+const lastWordsLimit = 2 * time.Second
+
+func (p *Proxy) anyLegOpen() bool {
+	for _, c := range p.slots {
+		if c != nil && legOpen(c) {
+			return true
+		}
+	}
+	return false
 }
 
 // leaveToKernel gives a slow client's rest to its socket, which delivers it
