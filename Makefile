@@ -12,7 +12,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) \
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 # One package at a time: root tests measure time and share two cores. The
 # compiler runs in parallel all the same, in the step before.
-GOTEST  := go test -race -vet=off -p 1 -timeout 20m
+GOTEST  := go test -race -count=1 -vet=off -p 1 -timeout 20m
 
 # make sends the signal that ends it on to what it runs; "exec" lets it reach
 # the program instead of a shell around it.

@@ -100,7 +100,9 @@ func (e *Env) awaitDaemon(ctx context.Context, exited <-chan struct{}) error {
 // daemonEnviron leaves out what is meant for the caller only, such as a
 // service manager's notification socket.
 func (e *Env) daemonEnviron() []string {
-	env := []string{"PATH=" + e.Path(), "CRSC_CONFIG=" + e.configFile()}
+	env := []string{"PATH=" + e.Path(), "CRSC_CONFIG=" + e.configFile(),
+		// Where containerd leaves the images of `ctr task checkpoint` for ever.
+		"XDG_RUNTIME_DIR=" + e.Dir}
 	for _, name := range []string{"HOME", "TMPDIR", "GOCOVERDIR", "GOTRACEBACK"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)

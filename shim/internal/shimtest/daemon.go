@@ -122,7 +122,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 	defer out.Close()
 	cmd := exec.Command(filepath.Join(d.tools(), "containerd"), "--config", config)
 	// A shim that is built with -race reports to a file, see stop.
-	cmd.Env = append(os.Environ(), "PATH="+d.path, "GORACE=atexit_sleep_ms=0 log_path="+d.Log+".race")
+	// XDG_RUNTIME_DIR is where containerd leaves the images of checkpoints.
+	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+filepath.Dir(config), "PATH="+d.path, "GORACE=atexit_sleep_ms=0 log_path="+d.Log+".race")
 	cmd.Stdout, cmd.Stderr = out, out
 	// The daemon and its shims must not get the test's terminal signals.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
