@@ -75,9 +75,6 @@ type conn struct {
 	digest   xxhash.Digest
 	digestOn bool // digest covers the stretch from its beginning
 	diverged bool
-	// appClosed: the recorded run saw the application close; its close in the
-	// replay is expected and already known to the client.
-	appClosed bool
 	// consumedMark is the input offset up to which consumption is recorded
 	// already: events below it are not journaled a second time.
 	consumedMark uint64

@@ -197,6 +197,3 @@ func (p *Proxy) Close() error {
 
 // Intercepted lists the destinations that are steered to the proxy now.
 func (p *Proxy) Intercepted() ([]netip.AddrPort, error) { return p.rules.Intercepted() }
-
-// JournalEnd is the position behind the last record.
-func (p *Proxy) JournalEnd() journal.Position { return p.opts.Journal.End() }

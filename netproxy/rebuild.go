@@ -139,7 +139,6 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	c.consumedMark = pc.ConsumedMark()
 	c.expect, c.digestOn, c.diverged = pc.Outputs, false, false
 	c.eof[legSide], c.failed[legSide] = false, false
-	c.appClosed = pc.AppEnded
 	p.rep.conns[id] = c
 	return c, nil
 }

@@ -17,11 +17,7 @@ func newMetrics() *cobra.Command {
 		Short: "Print metrics of all containers in Prometheus' text format",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			root, err := stateDir(dir)
-			if err != nil {
-				return err
-			}
-			list, err := status.List(root)
+			list, err := containers(dir)
 			if err != nil {
 				return err
 			}

@@ -29,6 +29,16 @@ func stateDir(flag string) (string, error) {
 	return node.StateDir, nil
 }
 
+// containers returns the status of every container below the flag's or the
+// node's state directory.
+func containers(flag string) ([]*status.Status, error) {
+	root, err := stateDir(flag)
+	if err != nil {
+		return nil, err
+	}
+	return status.List(root)
+}
+
 // newPS returns the command that lists the protected containers.
 func newPS() *cobra.Command {
 	var dir string
@@ -38,11 +48,7 @@ func newPS() *cobra.Command {
 		Short: "List containers: protected or why not, last checkpoint, recoveries",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			root, err := stateDir(dir)
-			if err != nil {
-				return err
-			}
-			list, err := status.List(root)
+			list, err := containers(dir)
 			if err != nil {
 				return err
 			}
