@@ -173,8 +173,7 @@ func (b *builder) output(c *Conn, rec *journal.Record) {
 
 func (b *builder) close(c *Conn, rec *journal.Record) {
 	if rec.Direction == journal.Out {
-		c.AppEnded = true
-		return
+		return // it ends again by itself
 	}
 	if c.Image != nil && c.InClosed {
 		return // the FIN is in the image

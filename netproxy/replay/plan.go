@@ -94,8 +94,6 @@ type Conn struct {
 	Start uint64
 	// Outputs are the recorded outputs from the cut on, in order.
 	Outputs []Output
-	// AppEnded: the recorded run saw the application end the connection.
-	AppEnded bool
 	// Ended: the client ended the connection in the recorded run.
 	Ended bool
 
