@@ -46,6 +46,10 @@ type Config struct {
 	// SafeVolumes are absolute, clean paths in the container, sorted, of
 	// writable volumes that their owner declares safe to be newer than memory.
 	SafeVolumes []string
+	// Volumes says what becomes of all other writable volumes.
+	Volumes Volumes
+	// VolumeMaxSize is the number of bytes that a snapshotted volume may hold.
+	VolumeMaxSize int64
 	// ExcludePorts are the ports of the container, sorted and not overlapping,
 	// that are not proxied.
 	ExcludePorts []PortRange

@@ -28,7 +28,7 @@ func TestBuiltInDefaults(t *testing.T) {
 		Durability: DurabilityPageCache, Order: OrderAuto, Budget: Budget{Recoveries: 10, Window: 10 * time.Minute},
 		Unreplayable: Unreplayable{Exec: true, Signal: true, Stdin: true, Connection: true},
 		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
-		PublishKeep: 10,
+		PublishKeep: 10, VolumeMaxSize: 256 << 20,
 	}, c)
 }
 
@@ -40,6 +40,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,8080, 101,95-96",
 		KeyCron: "30  3 * * 1-5", KeyTarget: "500ms", KeyOnStop: "true", KeyOnPressure: "memory=85.5", KeyUnreplayable: "stdin, exec",
 		KeyPublish: "true", KeyPublishKeep: "3", KeyPublishMaxSize: "2Gi",
+		KeyVolumes: "snapshot", KeyVolumeMaxSize: "1Mi",
 	})
 	require.NoError(t, err)
 	assert.Equal(t, "30 3 * * 1-5", c.Cron.String())
@@ -54,6 +55,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		RecoveryTarget: 500 * time.Millisecond, OnStop: true, Pressure: Pressure{Memory: 85.5},
 		Unreplayable: Unreplayable{Exec: true, Stdin: true},
 		Publish:      true, PublishKeep: 3, PublishMaxSize: 2 << 30,
+		Volumes: VolumesSnapshot, VolumeMaxSize: 1 << 20,
 		StateDir: "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 	}, c)
 	assert.True(t, c.Excluded(100))
@@ -84,6 +86,8 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyPublish:        {"", "yes"},
 		KeyPublishKeep:    {"", "0", "-1", "10001", "off"},
 		KeyPublishMaxSize: {"", "0", "1023Ki", "2G"},
+		KeyVolumes:        {"", "copy", "Safe"},
+		KeyVolumeMaxSize:  {"", "63Ki", "off", "1G"},
 		KeyUnreplayable:   {"", "execs", "exec,exec", "exec,", "off,exec", "true"},
 	}
 	n := parseNode(t, "")
@@ -215,7 +219,7 @@ func TestFaultyNodeFiles(t *testing.T) {
 		"[defaults]\nintervall = '1s'":                             ErrUnknownKey,
 		"[defaults]\ncheckpoint-interval = '1'":                    ErrMalformed,
 		"[defaults]\ncheckpoint-interval = 10":                     ErrMalformed,
-		"[annotations]\nforbid = ['volumes']":                      ErrUnknownKey,
+		"[annotations]\nforbid = ['volumen']":                      ErrUnknownKey,
 		"[annotations]\nforbid = ['[']":                            ErrUnknownKey,
 		"[bounds.order]\nmin = 'serial'":                           ErrMalformed,
 		"[bounds.checkpoint-interval]\nmin = '20s'":                ErrOutOfBounds,

@@ -23,7 +23,6 @@ const (
 	KeyOrder          = Prefix + "order"
 	KeyBudget         = Prefix + "recovery-budget"
 	KeyRecoverOOM     = Prefix + "recover-oom"
-	KeySafeVolumes    = Prefix + "safe-volumes"
 	KeyExcludePorts   = Prefix + "exclude-ports"
 )
 
@@ -48,7 +47,7 @@ type key struct {
 
 // keys returns the table of annotations, in the order of the documentation.
 func keys() []key {
-	return slices.Concat(triggerKeys(), scheduleKeys(), behaviourKeys(), publishKeys())
+	return slices.Concat(triggerKeys(), scheduleKeys(), behaviourKeys(), volumeKeys(), publishKeys())
 }
 
 func triggerKeys() []key {
@@ -130,13 +129,6 @@ func behaviourKeys() []key {
 		doc: "Recover also a container that the kernel killed for lack of memory.",
 		parse: func(c *Config, v string) (err error) {
 			c.RecoverOOM, err = parseBool(v)
-			return err
-		},
-	}, {
-		name: KeySafeVolumes, form: `a comma-separated list of absolute paths in the container such as "/cache,/var/tmp"`, def: "",
-		doc: "Writable volumes whose owner declares that the application copes with files newer than its memory. Without this a container with a writable volume is not protected.",
-		parse: func(c *Config, v string) (err error) {
-			c.SafeVolumes, err = parseVolumes(v)
 			return err
 		},
 	}, {

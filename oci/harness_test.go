@@ -144,6 +144,8 @@ func newFake(pages int) *fakeCheckpoint {
 	f.files["layer/pack.00000001"] = f.random(ownLayer + 1)
 	f.files["layer/pack.00000002"] = f.random(100)
 	f.files["scratch-0/manifest"] = []byte("manifest 0")
+	f.files["volume-0/manifest"] = []byte("manifest of a volume")
+	f.files["volume-0/pack.00000001"] = f.random(ownLayer + 1)
 	f.files["cut.json"] = []byte(`{"version":1}`)
 	return f
 }

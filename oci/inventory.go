@@ -46,7 +46,7 @@ func nameRules() names {
 	return names{
 		image: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`),
 		pages: regexp.MustCompile(`^pages-[0-9]{1,10}\.img$`),
-		tree:  regexp.MustCompile(`^(layer|scratch-[0-9]{1,4})$`),
+		tree:  regexp.MustCompile(`^(layer|(scratch|volume)-[0-9]{1,4})$`),
 		pack:  regexp.MustCompile(`^pack\.[0-9a-f]{8}$`),
 	}
 }

@@ -90,7 +90,7 @@ func sortLayers(layers []ocispec.Descriptor) (*parts, error) {
 		return nil, fmt.Errorf("%w: %d layers", ErrTooLarge, len(layers))
 	}
 	p := &parts{sources: map[string]ocispec.Descriptor{}, files: map[string]ocispec.Descriptor{}}
-	filePath := regexp.MustCompile(`^(layer|scratch-[0-9]{1,4})/pack\.[0-9a-f]{8}$`)
+	filePath := regexp.MustCompile(`^(layer|(scratch|volume)-[0-9]{1,4})/pack\.[0-9a-f]{8}$`)
 	haveState := false
 	for i, l := range layers {
 		path, role := l.Annotations[annotationPath], l.Annotations[annotationRole]

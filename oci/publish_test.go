@@ -45,8 +45,8 @@ func TestChain(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, ls)
 	// Only what the last image needs is left: manifest, configuration, state,
-	// pages, one source and the pack.
-	require.Equal(t, 6, d.blobs())
+	// pages, one source and two packs.
+	require.Equal(t, 7, d.blobs())
 	files, err := os.ReadDir(p.o.Dir)
 	require.NoError(t, err)
 	require.Len(t, files, 1, "tables of chains that are over")

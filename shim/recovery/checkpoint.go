@@ -131,6 +131,12 @@ func (g *guard) beginCheckpoint(ctx context.Context) (context.Context, func(), e
 
 // dump writes the images, the trees and the table of connections.
 func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoint) error {
+	if err := g.neighbours.sharing(); err != nil {
+		if errors.Is(err, ErrUnprotected) {
+			g.suspend(err)
+		}
+		return err
+	}
 	prev := ""
 	if last := g.store.last(); last != nil {
 		prev = last.dir
@@ -185,7 +191,7 @@ func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpo
 	if err != nil {
 		return fmt.Errorf("read the images: %w", err)
 	}
-	if err := criu.ForgetSizes(cp.images(), g.cfg.SafeVolumes); err != nil {
+	if err := criu.ForgetSizes(cp.images(), g.safeVolumes); err != nil {
 		return fmt.Errorf("files on safe volumes: %w", err)
 	}
 	cp.cut.Sockets = match(cp.cut.Table, sockets)

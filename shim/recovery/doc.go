@@ -12,6 +12,7 @@
 //	checkpoints/<n>/      complete checkpoints; .tmp-<n> are incomplete ones
 //	  images/             CRIU's images
 //	  layer/, scratch-<i> the writable layer and the container's tmpfs mounts
+//	  volume-<i>          volumes that go back with the memory
 //	  cut.json            where each connection stood
 //	publish/              what the making of OCI images needs
 //	genesis/              writable layer and tmpfs before the first instruction

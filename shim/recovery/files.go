@@ -9,34 +9,56 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 
+	"github.com/crsc-io/crsc/config"
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/layer"
 )
 
 // tree is one directory tree that goes back with the memory.
 type tree struct {
-	name string // directory below a checkpoint
-	dir  string // where it is on the host
+	name   string // directory below a checkpoint
+	dir    string // where it is on the host
+	limits layer.Limits
+	volume volume // a zero one if the tree is none
 }
 
-// files are the trees of a container: its writable layer and its tmpfs mounts.
+// limit says in the user's terms that the tree is too large.
+func (t *tree) limit(err error) error {
+	if t.volume.path != "" && errors.Is(err, layer.ErrLimit) {
+		return unprotected("volume %s is larger than crsc.io/volume-max-size allows (%s): %v",
+			t.volume.path, config.FormatSize(t.limits.MaxBytes), err)
+	}
+	return fmt.Errorf("capture %s: %w", t.dir, err)
+}
+
+// files are the trees of a container: its writable layer, its tmpfs mounts and
+// its snapshotted volumes.
 type files struct {
 	rootfs string
 	mounts []mount.Mount
 	trees  []tree
 	upper  bool // trees[0] is the upper directory of the mounted overlay
-	limits layer.Limits
 }
 
 func newFiles(rootfs string, mounts []mount.Mount, upper string, scratch []criu.PinnedMount) *files {
 	f := &files{rootfs: rootfs, mounts: mounts, upper: upper != ""}
 	if upper != "" {
-		f.trees = append(f.trees, tree{"layer", upper})
+		f.trees = append(f.trees, tree{name: "layer", dir: upper})
 	}
 	for i, m := range scratch {
-		f.trees = append(f.trees, tree{"scratch-" + strconv.Itoa(i), m.Host})
+		f.trees = append(f.trees, tree{name: "scratch-" + strconv.Itoa(i), dir: m.Host})
 	}
 	return f
+}
+
+// addVolumes makes volumes go back with the memory, as long as none holds more
+// than maxBytes of data.
+func (f *files) addVolumes(volumes []volume, maxBytes int64) {
+	for i, v := range volumes {
+		f.trees = append(f.trees, tree{
+			name: "volume-" + strconv.Itoa(i), dir: v.host, limits: layer.Limits{MaxBytes: maxBytes}, volume: v,
+		})
+	}
 }
 
 // drafts are captures for which everything is prepared that needs no frozen
@@ -57,7 +79,7 @@ func (f *files) prepare(dst, prev string) (_ drafts, err error) {
 		if prev != "" {
 			before = filepath.Join(prev, t.name)
 		}
-		d, err := layer.Prepare(filepath.Join(dst, t.name), before, f.limits)
+		d, err := layer.Prepare(filepath.Join(dst, t.name), before, t.limits)
 		if err != nil {
 			return nil, fmt.Errorf("capture %s: %w", t.dir, err)
 		}
@@ -70,7 +92,7 @@ func (f *files) prepare(dst, prev string) (_ drafts, err error) {
 func (f *files) capture(ctx context.Context, ds drafts) error {
 	for i, t := range f.trees {
 		if _, err := ds[i].Capture(ctx, t.dir); err != nil {
-			return fmt.Errorf("capture %s: %w", t.dir, err)
+			return t.limit(err)
 		}
 	}
 	return nil
@@ -107,6 +129,15 @@ func (f *files) rollback(ctx context.Context, src string) error {
 		}
 		if same {
 			continue
+		}
+		if t.volume.ofPod() {
+			pid, err := userOf(t.dir)
+			if err == nil && pid != 0 {
+				err = fmt.Errorf("process %d outside of the container uses it", pid)
+			}
+			if err != nil {
+				return fmt.Errorf("roll back %s: %w", t.volume.path, err)
+			}
 		}
 		back := func() error {
 			_, err := layer.Rollback(ctx, snap, t.dir)

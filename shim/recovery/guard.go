@@ -34,12 +34,15 @@ type guard struct {
 	upper    string
 	pins     *criu.Pins
 	files    *files
-	journal  *journal.Journal
-	proxy    *netproxy.Proxy
-	store    *store
-	netns    *os.File
-	procs    *processes
-	images   *publisher // nil: checkpoints are not published
+	// safeVolumes are the paths of writable volumes that are left alone.
+	safeVolumes []string
+	neighbours  neighbours
+	journal     *journal.Journal
+	proxy       *netproxy.Proxy
+	store       *store
+	netns       *os.File
+	procs       *processes
+	images      *publisher // nil: checkpoints are not published
 
 	// ctx lives as long as the guard; wg are its goroutines.
 	ctx    context.Context
@@ -64,7 +67,7 @@ type guard struct {
 	ended      bool       // the container is gone for good
 	paused     bool
 	recovering bool
-	blind      bool                // the journal has failed: there is nothing to recover from
+	blind      bool                // unprotected until the next complete checkpoint, for what the status says
 	exits      chan lifecycle.Exit // of restored inits, while recovering
 	obeyed     *lifecycle.Exit     // of one that ended because it was asked to
 	dumping    chan struct{}       // closed when the dump under way has ended
@@ -159,16 +162,14 @@ func (g *guard) created(ctx context.Context) error {
 	if err := g.pin(pid); err != nil {
 		return err
 	}
-	for _, m := range g.pins.Volumes() {
-		if !m.ReadOnly && !g.isSafe(m.Container) {
-			return unprotected("writable volume %s (declare it with crsc.io/safe-volumes if it may be newer than memory)", m.Container)
-		}
-	}
 	var err error
 	if g.netns, err = os.Open(fmt.Sprintf("/proc/%d/ns/net", pid)); err != nil {
 		return err
 	}
 	if err := os.Mkdir(g.genesis(), 0o700); err != nil {
+		return err
+	}
+	if err := g.neighbours.sharing(); err != nil {
 		return err
 	}
 	ds, err := g.files.prepare(g.genesis(), "")
@@ -210,7 +211,13 @@ func (g *guard) pin(pid int) error {
 	if err != nil {
 		return err
 	}
+	volumes, safe, err := sortVolumes(g.cfg, spec, g.pins.Volumes())
+	if err != nil {
+		return err
+	}
+	g.safeVolumes, g.neighbours = safe, neighbours{bundle: g.c.Bundle(), volumes: volumes}
 	g.files = newFiles(g.c.Rootfs(), g.c.Mounts(), g.upper, g.pins.Scratch())
+	g.files.addVolumes(volumes, g.cfg.VolumeMaxSize)
 	return nil
 }
 
@@ -365,7 +372,7 @@ func (g *guard) plainExitLocked(e lifecycle.Exit) string {
 	case !g.ready:
 		return "not protected"
 	case g.blind:
-		return "the journal has failed"
+		return g.status.Reason
 	case e.Status == 0:
 		return "it ended by itself"
 	case g.stopping():
@@ -382,10 +389,15 @@ func (g *guard) plainExitLocked(e lifecycle.Exit) string {
 // The next checkpoint begins the journal anew, if the fault has gone by then.
 func (g *guard) journalFailed(err error) {
 	g.wg.Go(func() {
-		g.mu.Lock()
-		g.blind = true
-		g.mu.Unlock()
-		g.setUnprotected(unprotected("journal: %v", err))
+		g.suspend(unprotected("journal: %v", err))
 		g.wantCheckpoint("fault of the journal")
 	})
+}
+
+// suspend ends the protection until the next complete checkpoint.
+func (g *guard) suspend(reason error) {
+	g.mu.Lock()
+	g.blind = true
+	g.mu.Unlock()
+	g.setUnprotected(reason)
 }

@@ -3,20 +3,12 @@ package recovery
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
-
-// harmless are mounts that containerd, the CRI and nerdctl put into every
-// container. They are written to by the node, not by the workload's data.
-var harmless = []string{
-	"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log",
-	"/run/secrets/kubernetes.io/serviceaccount", "/var/run/secrets/kubernetes.io/serviceaccount",
-}
 
 // unprotected is a reason that an operator reads in the status.
 func unprotected(format string, args ...any) error {
@@ -46,9 +38,9 @@ func (g *guard) checkSpec(spec *specs.Spec) error {
 	if own[specs.UserNamespace] {
 		return unprotected("the container has a user namespace")
 	}
-	for _, m := range spec.Mounts {
-		if isBind(m) && !slices.Contains(m.Options, "ro") && !g.isSafe(m.Destination) {
-			return unprotected("writable volume %s (declare it with crsc.io/safe-volumes if it may be newer than memory)", m.Destination)
+	for _, v := range specVolumes(spec) {
+		if v.treatment(g.cfg) == volumeRefused {
+			return v.refused()
 		}
 	}
 	return nil
@@ -56,11 +48,6 @@ func (g *guard) checkSpec(spec *specs.Spec) error {
 
 func isBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
-}
-
-func (g *guard) isSafe(dst string) bool {
-	dst = filepath.Clean(dst)
-	return slices.Contains(harmless, dst) || slices.Contains(g.cfg.SafeVolumes, dst)
 }
 
 // findLayer finds the directory that takes the container's writes. An empty

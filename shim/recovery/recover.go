@@ -296,6 +296,9 @@ func (g *guard) awaitDown() error {
 }
 
 func (g *guard) rollback(w rung) error {
+	if err := g.neighbours.sharing(); err != nil {
+		return err
+	}
 	if w.from == nil {
 		return g.files.rollback(g.ctx, g.genesis())
 	}

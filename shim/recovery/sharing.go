@@ -1,0 +1,141 @@
+package recovery
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// neighbours knows which other containers of the node could write to the
+// volumes that are rolled back with this one.
+type neighbours struct {
+	bundle  string // of the container
+	volumes []volume
+	checked time.Time // the directory of the bundles had this mtime
+}
+
+// sharing looks for a container that mounts one of the volumes writable. It
+// costs one stat as long as no container came or went. The pod's /dev/shm is
+// passed over: all of the pod have it, and few use it.
+//
+// Errors: ErrUnprotected names volume and container.
+func (n *neighbours) sharing() error {
+	volumes := slices.DeleteFunc(slices.Clone(n.volumes), func(v volume) bool { return v.ofPod() || v.source == "" })
+	if len(volumes) == 0 {
+		return nil
+	}
+	dir := filepath.Dir(n.bundle)
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("containers of the node: %w", err)
+	}
+	if fi.ModTime().Equal(n.checked) {
+		return nil
+	}
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("containers of the node: %w", err)
+	}
+	for _, e := range list {
+		if e.Name() == filepath.Base(n.bundle) {
+			continue
+		}
+		if path := sharedPath(filepath.Join(dir, e.Name(), "config.json"), volumes); path != "" {
+			return unprotected("volume %s can't be rolled back, because container %s writes to it as well; name it in crsc.io/safe-volumes if it may be newer than memory", path, e.Name())
+		}
+	}
+	n.checked = fi.ModTime()
+	return nil
+}
+
+// sharedPath returns the volume that the container with this spec mounts too.
+// One whose spec can't be read is being made, or has gone: its coming or going
+// changes the directory again.
+func sharedPath(config string, volumes []volume) string {
+	b, err := os.ReadFile(config)
+	var spec specs.Spec
+	if err != nil || json.Unmarshal(b, &spec) != nil {
+		return ""
+	}
+	for _, other := range specVolumes(&spec) {
+		for _, v := range volumes {
+			if within(other.source, v.source) || within(v.source, other.source) {
+				return v.path
+			}
+		}
+	}
+	return ""
+}
+
+// within reports whether path is dir or below it.
+func within(path, dir string) bool {
+	path, dir = filepath.Clean(path), filepath.Clean(dir)
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// userOf finds a process that has a file open or mapped which lies on the file
+// system that is mounted at dir. It is slow: it looks at all processes of the
+// host.
+func userOf(dir string) (pid int, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if mapsFrom(pid, st.Dev) || opensOn(pid, st.Dev) {
+			return pid, nil
+		}
+	}
+	return 0, nil
+}
+
+// mapsFrom reports whether a process maps a file of the device. One that has
+// ended does not.
+func mapsFrom(pid int, dev uint64) bool {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	want := fmt.Sprintf("%02x:%02x", unix.Major(dev), unix.Minor(dev))
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// address perms offset device inode path
+		if fields := strings.Fields(lines.Text()); len(fields) > 3 && fields[3] == want {
+			return true
+		}
+	}
+	return false
+}
+
+// opensOn is mapsFrom for open files.
+func opensOn(pid int, dev uint64) bool {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	for _, e := range list {
+		var st unix.Stat_t
+		if unix.Stat(filepath.Join(dir, e.Name()), &st) == nil && st.Dev == dev {
+			return true
+		}
+	}
+	return false
+}
