@@ -141,8 +141,30 @@ func (p *Proxy) insert(c *conn) {
 		p.slots = append(p.slots, c)
 	}
 	p.conns[c.id] = c
-	p.byPort[c.legPort] = c
+	p.enter(c)
 	p.stats.conns.Store(int64(len(p.conns)))
+}
+
+// lateConns is how many connections that have ended are remembered: the
+// application may still read what it was given.
+const lateConns = 16384
+
+// enter makes the connection the owner of its application's socket.
+func (p *Proxy) enter(c *conn) { p.byApp[c.appKey()] = c }
+
+// leave keeps the owner of a socket known for a while after its end.
+func (p *Proxy) leave(c *conn) {
+	c.expect, c.spans = nil, nil
+	if len(p.late) < lateConns {
+		p.late = append(p.late, c)
+		return
+	}
+	old := p.late[p.lateAt]
+	if key := old.appKey(); p.byApp[key] == old {
+		delete(p.byApp, key)
+	}
+	p.late[p.lateAt] = c
+	p.lateAt = (p.lateAt + 1) % lateConns
 }
 
 const connEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET

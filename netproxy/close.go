@@ -146,8 +146,8 @@ func (p *Proxy) finishClose(c *conn) {
 }
 
 // destroy closes both sockets and frees what the connection held. The source
-// port goes to the end of the allocator's queue; until it is given out again
-// the application's late reads are still recorded.
+// port goes to the end of the allocator's queue; the application's late reads are
+// still recorded.
 func (p *Proxy) destroy(c *conn, reset bool) {
 	if c.gone {
 		return
@@ -163,6 +163,7 @@ func (p *Proxy) destroy(c *conn, reset bool) {
 	p.slots[c.slot] = nil
 	p.freeSlots = append(p.freeSlots, c.slot)
 	delete(p.conns, c.id)
+	p.leave(c)
 	if !c.borrowed {
 		p.ports.Put(c.legPort)
 	}

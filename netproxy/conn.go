@@ -6,6 +6,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy/order"
 	"github.com/crsc-io/crsc/netproxy/replay"
 )
 
@@ -17,13 +18,18 @@ const (
 	legSide
 )
 
-// conn is one client connection and its leg. It belongs to the loop.
+// conn is one connection between the container and the network: our socket
+// towards the network (the client, or the server that the application has
+// connected to) and the leg. It belongs to the loop.
 type conn struct {
-	id      uint32
-	slot    int32 // index in Proxy.slots
-	gen     int32 // tells reuses of a slot apart
-	client  netip.AddrPort
-	dest    netip.AddrPort // as the client addressed the container
+	id     uint32
+	dir    journal.Direction // In: a client opened it
+	slot   int32             // index in Proxy.slots
+	gen    int32             // tells reuses of a slot apart
+	client netip.AddrPort    // who opened it: the remote client, or the application's own address
+	dest   netip.AddrPort    // as the client addressed the container, or the remote server
+	// legPort is the source port of the socket that we opened: the leg, or our
+	// socket towards the server.
 	legPort uint16
 
 	clientFD int // -1: the client is gone (a ghost that lives for the replay only)
@@ -78,6 +84,32 @@ type conn struct {
 	// consumedMark is the input offset up to which consumption is recorded
 	// already: events below it are not journaled a second time.
 	consumedMark uint64
+}
+
+// local and peer are the ends of the application's socket, as it sees them.
+func (c *conn) local() netip.AddrPort {
+	if c.dir == journal.Out {
+		return c.client
+	}
+	return c.dest
+}
+
+func (c *conn) peer() netip.AddrPort {
+	if c.dir == journal.Out {
+		return c.dest
+	}
+	return netip.AddrPortFrom(c.client.Addr(), c.legPort)
+}
+
+// appKey identifies the application's socket as an event of the order source
+// does.
+func (c *conn) appKey() uint64 {
+	peer := c.peer()
+	return appKey(c.local().Port(), peer.Port(), order.PeerOf(peer.Addr()))
+}
+
+func appKey(app, leg uint16, peer uint32) uint64 {
+	return uint64(app)<<48 | uint64(leg)<<32 | uint64(peer)
 }
 
 // span is a stretch of input and the position of its first record.

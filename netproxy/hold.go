@@ -186,7 +186,7 @@ func (p *Proxy) table() *replay.Table {
 			t.ScanFrom = min(t.ScanFrom, c.acceptedAt)
 		}
 		t.Conns = append(t.Conns, replay.ConnState{
-			ID: c.id, Client: c.client, Dest: c.dest, LegPort: c.legPort,
+			ID: c.id, Direction: c.dir, Client: c.client, Dest: c.dest, LegPort: c.legPort,
 			InBase: c.inBase, OutBase: c.outBase,
 			InSent: c.inSent, InConsumed: c.inConsumed, OutRead: c.outPos,
 			Opened: c.acceptedAt, AppClosed: appClosed, InClosed: c.shut[legSide],

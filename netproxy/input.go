@@ -2,7 +2,6 @@ package netproxy
 
 import (
 	"errors"
-	"net/netip"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -111,11 +110,14 @@ func (p *Proxy) deliver(c *conn, data []byte) int {
 
 // onConsumed is told by the order source that the application took input.
 func (p *Proxy) onConsumed(ev order.Event) {
-	c := p.byPort[ev.LegPort]
-	if c == nil {
-		return
+	c := p.byApp[appKey(ev.AppPort, ev.LegPort, ev.Peer)]
+	if c != nil {
+		p.takenUpto(c, ev.CopiedSeq)
 	}
-	delta := int32(ev.CopiedSeq - (c.inBase + uint32(c.inConsumed)))
+}
+
+func (p *Proxy) takenUpto(c *conn, copiedSeq uint32) {
+	delta := int32(copiedSeq - (c.inBase + uint32(c.inConsumed)))
 	if delta <= 0 || c.inConsumed+uint64(delta) > c.inSent {
 		return // a peek, a FIN, or an event of an earlier owner of the port
 	}
@@ -159,14 +161,14 @@ func (p *Proxy) pollSerial() error {
 		return nil
 	}
 	if !c.gone && c.legFD >= 0 && !c.failed[legSide] {
-		at, err := p.src.Consumed(order.Track{App: c.dest, Leg: netip.AddrPortFrom(c.client.Addr(), c.legPort), Origin: c.origin})
+		at, err := p.src.Consumed(order.Track{App: c.local(), Leg: c.peer(), Origin: c.origin})
 		switch {
 		case errors.Is(err, order.ErrGone):
 			// The application has closed it: it will take no more.
 		case err != nil:
 			return err
 		default:
-			p.onConsumed(order.Event{LegPort: c.legPort, CopiedSeq: at})
+			p.takenUpto(c, at)
 			if c.inConsumed < c.inSent {
 				return nil
 			}

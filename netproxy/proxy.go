@@ -61,7 +61,9 @@ type Proxy struct {
 	slots     []*conn
 	freeSlots []int32
 	conns     map[uint32]*conn
-	byPort    map[uint16]*conn // also the last owner of a port that is free again
+	byApp     map[uint64]*conn // by appKey; also those that have ended of late
+	late      []*conn          // a ring of them
+	lateAt    int
 	nextID    uint32
 	gen       int32
 	active    []*conn
@@ -134,7 +136,7 @@ func New(opts Options) (_ *Proxy, err error) {
 	p := &Proxy{
 		opts: opts, epfd: -1, wakefd: -1, netns: -1,
 		cmds: make(chan command, 16), done: make(chan struct{}),
-		conns: map[uint32]*conn{}, byPort: map[uint16]*conn{}, nextID: 1,
+		conns: map[uint32]*conn{}, byApp: map[uint64]*conn{}, nextID: 1,
 		scratch: make([]byte, 64<<10), arena: make([]byte, 512<<10),
 		events: make([]unix.EpollEvent, 512),
 	}

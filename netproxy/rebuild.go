@@ -114,7 +114,7 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	end := pc.Start + uint64(len(pc.Input))
 	if c == nil {
 		c = &conn{
-			id: id, client: pc.Client, dest: pc.Dest, legPort: pc.LegPort, borrowed: true,
+			id: id, dir: pc.Direction, client: pc.Client, dest: pc.Dest, legPort: pc.LegPort, borrowed: true,
 			clientFD: -1, legFD: -1, acceptedAt: pc.Opened, inRead: end,
 		}
 		if n := len(pc.Outputs); n > 0 {
@@ -155,7 +155,7 @@ func (p *Proxy) restoreLeg(c *conn, pc *replay.Conn, peer tcprepair.Peer) error 
 	c.legFD, c.origin = fd, m.Snd-peer.InqLen
 	c.shut[legSide] = pc.InClosed
 	c.writable[legSide] = true
-	p.byPort[c.legPort] = c
+	p.enter(c)
 	if c.inSent > c.inConsumed {
 		c.inflight = true
 		p.inflight++
@@ -166,7 +166,7 @@ func (p *Proxy) restoreLeg(c *conn, pc *replay.Conn, peer tcprepair.Peer) error 
 // dialAgain opens a connection's leg again during a replay. The recorded port
 // is preferred, since the application can see it.
 func (p *Proxy) dialAgain(c *conn) error {
-	if other := p.byPort[c.legPort]; other != nil && other != c && !other.gone && other.legFD >= 0 {
+	if other := p.byApp[c.appKey()]; other != nil && other != c && !other.gone && other.legFD >= 0 {
 		port, err := p.ports.Get()
 		if err != nil {
 			return err
@@ -188,7 +188,7 @@ func (p *Proxy) dialAgain(c *conn) error {
 	}
 	c.legFD, c.inBase, c.outBase, c.origin = fd, seqs.In, seqs.Out, seqs.In
 	c.connecting, c.writable[legSide] = false, true
-	p.byPort[c.legPort] = c
+	p.enter(c)
 	return p.watchLeg(c)
 }
 

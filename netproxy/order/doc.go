@@ -6,7 +6,7 @@
 //
 // There are two sources. The tracepoint source watches the kernel: a BPF
 // program on the tracepoint tcp_rcv_space_adjust, which fires inside recv
-// each time data has been taken from a TCP socket, writes the socket's leg port
+// each time data has been taken from a TCP socket, writes the socket's ports, peer
 // and copied_seq to a ring that Poll reads from memory, without system calls.
 // It needs Linux 5.9 with BTF, CAP_BPF and CAP_PERFMON; no kprobes or ftrace. The serial source needs
 // nothing: the caller delivers one input at a time and waits until Consumed

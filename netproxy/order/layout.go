@@ -10,6 +10,8 @@ import (
 // layout holds byte offsets of kernel structures, from the running kernel's BTF.
 type layout struct {
 	dport, num, net uint32 // in struct sock
+	family          uint32
+	daddr, daddr6   uint32 // the peer's address; its last four bytes with IPv6
 	mark            uint32
 	copiedSeq       uint32 // in struct tcp_sock
 	nsInum          uint32 // in struct net
@@ -33,6 +35,9 @@ func readLayout() (*layout, error) {
 		{&l.dport, "sock", []string{"__sk_common", "skc_dport"}},
 		{&l.num, "sock", []string{"__sk_common", "skc_num"}},
 		{&l.net, "sock", []string{"__sk_common", "skc_net", "net"}},
+		{&l.family, "sock", []string{"__sk_common", "skc_family"}},
+		{&l.daddr, "sock", []string{"__sk_common", "skc_daddr"}},
+		{&l.daddr6, "sock", []string{"__sk_common", "skc_v6_daddr"}},
 		{&l.mark, "sock", []string{"sk_mark"}},
 		{&l.copiedSeq, "tcp_sock", []string{"copied_seq"}},
 		{&l.nsInum, "net", []string{"ns", "inum"}},
@@ -55,6 +60,7 @@ func readLayout() (*layout, error) {
 		}
 		*f.to = off
 	}
+	l.daddr6 += 12
 	return &l, nil
 }
 

@@ -1,13 +1,16 @@
 package order
 
 import (
+	"slices"
+
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 )
 
 // Records in the ring, in host byte order:
 //
-//	taken: kind u16, leg port u16, application's port u16, 0 u16, copied_seq u32, 0 u32
+//	taken: kind u16, leg port u16, application's port u16, 0 u16, copied_seq u32, peer u32
 //	exit:  kind u16, 0 u16, wait status u32, tgid u32, pid u32
 const (
 	recordTaken = 1
@@ -26,6 +29,7 @@ const (
 type target struct {
 	inum              uint32
 	low, high         uint16
+	outgoing          bool
 	ownMark, ownMask  uint32
 	ringFD, counterFD int
 }
@@ -53,20 +57,42 @@ func emit(t *target) asm.Instructions {
 	}
 }
 
-// takenProgram runs at tcp_rcv_space_adjust(struct sock *sk). The port test
-// comes first: nearly all sockets of the host fail it.
+// takenProgram runs at tcp_rcv_space_adjust(struct sock *sk). What nearly all
+// sockets of the host fail comes first.
 func takenProgram(l *layout, t *target) *ebpf.ProgramSpec {
-	sk, port := asm.R6, asm.R7
-	ins := asm.Instructions{
-		asm.LoadMem(sk, asm.R1, 0, asm.DWord),
+	sk, port, peer := asm.R6, asm.R7, asm.R9
+	ports := asm.Instructions{
 		asm.LoadMem(port, sk, int16(l.dport), asm.Half),
 		asm.HostTo(asm.BE, port, asm.Half), // network order to host order
-		asm.JLT.Imm(port, int32(t.low), "out"),
-		asm.JGT.Imm(port, int32(t.high), "out"),
+	}
+	loopback := asm.Instructions{}
+	if t.outgoing {
+		loopback = asm.Instructions{
+			asm.JGT.Imm(port, int32(t.high), "other"),
+			asm.JGE.Imm(port, int32(t.low), "ours"),
+			asm.Mov.Reg(asm.R1, peer).WithSymbol("other"),
+			asm.RSh.Imm32(asm.R1, 24),
+			asm.JEq.Imm32(asm.R1, 127, "out"),
+		}
+	} else {
+		ports = append(ports,
+			asm.JLT.Imm(port, int32(t.low), "out"),
+			asm.JGT.Imm(port, int32(t.high), "out"),
+		)
+	}
+	ins := slices.Concat(asm.Instructions{
+		asm.LoadMem(sk, asm.R1, 0, asm.DWord),
+	}, ports, asm.Instructions{
 		asm.LoadMem(asm.R1, sk, int16(l.net), asm.DWord),
 		asm.LoadMem(asm.R1, asm.R1, int16(l.nsInum), asm.Word),
 		asm.JNE.Imm32(asm.R1, int32(t.inum), "out"),
-		asm.LoadMem(asm.R1, sk, int16(l.mark), asm.Word),
+		asm.LoadMem(peer, sk, int16(l.daddr), asm.Word),
+		asm.LoadMem(asm.R1, sk, int16(l.family), asm.Half),
+		asm.JNE.Imm(asm.R1, unix.AF_INET6, "ipv4"),
+		asm.LoadMem(peer, sk, int16(l.daddr6), asm.Word),
+		asm.HostTo(asm.BE, peer, asm.Word).WithSymbol("ipv4"),
+	}, loopback, asm.Instructions{
+		asm.LoadMem(asm.R1, sk, int16(l.mark), asm.Word).WithSymbol("ours"),
 		asm.And.Imm32(asm.R1, int32(t.ownMask)),
 		asm.JEq.Imm32(asm.R1, int32(t.ownMark), "out"),
 		asm.Mov.Reg(asm.R1, sk),
@@ -79,9 +105,9 @@ func takenProgram(l *layout, t *target) *ebpf.ProgramSpec {
 		asm.StoreMem(asm.RFP, stackRecord+4, asm.R1, asm.Half),
 		asm.StoreImm(asm.RFP, stackRecord+6, 0, asm.Half),
 		asm.StoreMem(asm.RFP, stackRecord+8, asm.R8, asm.Word),
-		asm.StoreImm(asm.RFP, stackRecord+12, 0, asm.Word),
-	}
-	return spec("crsc_taken", "tcp_rcv_space_adjust", append(ins, emit(t)...))
+		asm.StoreMem(asm.RFP, stackRecord+12, peer, asm.Word),
+	}, emit(t))
+	return spec("crsc_taken", "tcp_rcv_space_adjust", ins)
 }
 
 // exitProgram runs at sched_process_exit(struct task_struct *p, ...), which

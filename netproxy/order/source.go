@@ -1,6 +1,7 @@
 package order
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"net/netip"
@@ -8,11 +9,14 @@ import (
 
 // Event says that the application has taken input of one connection.
 type Event struct {
-	// LegPort identifies the connection, by the port that the application sees
-	// as its peer's.
+	// LegPort is the port that the application sees as its peer's: the leg's, or
+	// that of the server the application has connected to.
 	LegPort uint16
 	// AppPort is the application's local port.
 	AppPort uint16
+	// Peer is the end of the address that the application sees as its peer's
+	// (PeerOf). The three together identify the connection.
+	Peer uint32
 	// CopiedSeq is the sequence number of the first input byte not yet taken.
 	// A received end of the input counts as one byte.
 	CopiedSeq uint32
@@ -25,6 +29,12 @@ type Exit struct {
 	TGID, PID uint32
 	// Status is the wait status: signal in the low 7 bits, exit code in bits 8-15.
 	Status uint32
+}
+
+// PeerOf is the last four bytes of an address, as Event.Peer has them.
+func PeerOf(a netip.Addr) uint32 {
+	b := a.As16()
+	return binary.BigEndian.Uint32(b[12:])
 }
 
 // Track identifies an application's socket and places its stream.
@@ -76,6 +86,9 @@ type Options struct {
 	NetNS int
 	// LowPort and HighPort bound the leg ports, inclusive.
 	LowPort, HighPort uint16
+	// Outgoing watches the connections that the application opens as well,
+	// whatever their ports, but those to 127.0.0.0/8.
+	Outgoing bool
 	// OwnMark under OwnMask is the mark of our own sockets, which are not watched.
 	// A zero mask means redirect's marks.
 	OwnMark, OwnMask uint32

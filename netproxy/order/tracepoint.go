@@ -47,7 +47,7 @@ func (t *tracepoint) open(o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	to := target{low: o.LowPort, high: o.HighPort, ownMark: o.OwnMark & o.OwnMask, ownMask: o.OwnMask}
+	to := target{low: o.LowPort, high: o.HighPort, outgoing: o.Outgoing, ownMark: o.OwnMark & o.OwnMask, ownMask: o.OwnMask}
 	if to.inum, err = netns.Inum(o.NetNS); err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (t *tracepoint) handle(b []byte) {
 	kind, port, appPort, status, x, y := decode(b)
 	switch {
 	case kind == recordTaken:
-		t.fn(Event{LegPort: port, AppPort: appPort, CopiedSeq: x})
+		t.fn(Event{LegPort: port, AppPort: appPort, Peer: y, CopiedSeq: x})
 	case kind == recordExit && t.onExit != nil:
 		t.onExit(Exit{TGID: x, PID: y, Status: status})
 	}

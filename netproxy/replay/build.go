@@ -108,7 +108,7 @@ func (b *builder) open(rec *journal.Record) {
 		b.plan.NextID = o.Conn + 1
 	}
 	c := &Conn{ConnState: ConnState{
-		ID: o.Conn, Client: o.Client, Dest: o.Server,
+		ID: o.Conn, Direction: o.Direction, Client: o.Client, Dest: o.Server,
 		LegPort: o.LegPort, Opened: rec.Position,
 	}}
 	b.plan.Conns[o.Conn] = c

@@ -23,10 +23,15 @@ type Table struct {
 // ConnState is one connection at the cut. Offsets are in bytes since the
 // connection was opened.
 type ConnState struct {
-	ID      uint32         `json:"id"`
-	Client  netip.AddrPort `json:"client"`
-	Dest    netip.AddrPort `json:"dest"`
-	LegPort uint16         `json:"legPort"`
+	ID uint32 `json:"id"`
+	// Direction is In for a connection from a client, Out for one that the
+	// application opened.
+	Direction journal.Direction `json:"direction"`
+	Client    netip.AddrPort    `json:"client"` // who opened it
+	Dest      netip.AddrPort    `json:"dest"`
+	// LegPort is the source port of the leg (In), or of our socket towards the
+	// server (Out).
+	LegPort uint16 `json:"legPort"`
 	// InBase and OutBase are the sequence numbers of offset 0 in the
 	// application's receive and send directions.
 	InBase  uint32 `json:"inBase"`
@@ -42,6 +47,22 @@ type ConnState struct {
 	AppClosed bool `json:"appClosed"`
 	// InClosed: the client had closed its end and the leg was shut down.
 	InClosed bool `json:"inClosed"`
+}
+
+// Local is the application's own end of its socket.
+func (c *ConnState) Local() netip.AddrPort {
+	if c.Direction == journal.Out {
+		return c.Client
+	}
+	return c.Dest
+}
+
+// Peer is the other end, as the application sees it.
+func (c *ConnState) Peer() netip.AddrPort {
+	if c.Direction == journal.Out {
+		return c.Dest
+	}
+	return netip.AddrPortFrom(c.Client.Addr(), c.LegPort)
 }
 
 // Socket is what the checkpoint's image says of one application socket.

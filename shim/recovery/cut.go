@@ -21,7 +21,7 @@ func match(t *replay.Table, sockets []criu.TCPSocket) map[uint32]criu.TCPSocket 
 	}
 	out := make(map[uint32]criu.TCPSocket, len(t.Conns))
 	for _, c := range t.Conns {
-		if s, ok := byTuple[tuple{c.Dest, netip.AddrPortFrom(c.Client.Addr(), c.LegPort)}]; ok {
+		if s, ok := byTuple[tuple{c.Local(), c.Peer()}]; ok {
 			out[c.ID] = s
 		}
 	}
