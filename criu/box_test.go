@@ -20,12 +20,13 @@ import (
 // box is a running container with its pins and its last checkpoint.
 type box struct {
 	*criutest.Container
-	t      testing.TB
-	criu   string
-	pins   *criu.Pins
-	images string // of the last checkpoint
-	dir    string // where the images are made
-	n      int
+	t       testing.TB
+	criu    string
+	pins    *criu.Pins
+	images  string // of the last checkpoint
+	dir     string // where the images are made
+	n       int
+	kerndat string // as of Probe
 }
 
 // start runs args in a container of its own, in the network namespace at netns
@@ -36,6 +37,10 @@ func start(t testing.TB, netns string, args []string, opts ...criutest.SpecOpt) 
 		opts = append(opts, criutest.InNamespace(specs.NetworkNamespace, netns))
 	}
 	b := &box{t: t, criu: criutest.Tool(t, "criu"), dir: t.TempDir()}
+	b.kerndat = filepath.Join(b.dir, "kerndat")
+	if _, err := criu.Probe(t.Context(), criu.ProbeOptions{Path: b.criu, Kerndat: b.kerndat}); err != nil {
+		t.Fatal(err)
+	}
 	b.Container = criutest.Create(t, criutest.Rootfs(t), args, opts...)
 	pins, err := criu.Pin(b.Pid, b.Spec, filepath.Join(b.dir, "pins"))
 	if err != nil {
@@ -77,7 +82,7 @@ func (b *box) tryDump(ctx context.Context, change ...func(*criu.DumpOptions)) (c
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		b.t.Fatal(err)
 	}
-	o := criu.DumpOptions{Path: b.criu, Root: b.Root, ID: b.ID, Pins: b.pins, Images: dir}
+	o := criu.DumpOptions{Path: b.criu, Root: b.Root, ID: b.ID, Pins: b.pins, Images: dir, Kerndat: b.kerndat}
 	for _, c := range change {
 		c(&o)
 	}

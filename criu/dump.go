@@ -24,6 +24,10 @@ type DumpOptions struct {
 	Pins *Pins
 	// Images is the directory for the images. It must exist and be empty.
 	Images string
+	// Kerndat is the file of that name that Probe wrote. Without it CRIU takes
+	// longer to start, and can't dump processes of other users than root if
+	// CAP_SYS_RESOURCE is missing.
+	Kerndat string
 	// LogLevel of CRIU, 1 (errors) to 4. 0 is 1: every line costs frozen time.
 	LogLevel int
 	// GhostLimit is the largest deleted but open file that is put into the
@@ -124,12 +128,16 @@ func (d *dump) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	as, err := ownerOf(pid)
+	if err != nil {
+		return err
+	}
 	dir, err := os.Open(d.Images)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	child, err := spawn{path: d.Path, namespaces: namespaces, start: d.Start}.run()
+	child, err := spawn{path: d.Path, namespaces: namespaces, owner: as, kerndat: d.Kerndat, start: d.Start}.run()
 	if err != nil {
 		return err
 	}
@@ -256,6 +264,9 @@ func (d *dump) request(pid int, dir *os.File) *rpc.CriuReq {
 		FileLocks:         proto.Bool(true),
 		OrphanPtsMaster:   proto.Bool(true),
 		GhostLimit:        proto.Uint32(d.GhostLimit),
+		// Seconds to stop all tasks in, which takes under a millisecond. CRIU
+		// would try for 10 s, with those stopped that it has.
+		Timeout: proto.Uint32(2),
 		// No FreezeCgroup: CRIU polls it in steps of 100 ms (seize.c).
 	}
 	for _, m := range d.Pins.Mounts {

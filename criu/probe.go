@@ -24,10 +24,9 @@ type Features struct {
 	MemTrack bool
 	// LazyPages: memory can be restored on demand, through userfaultfd.
 	LazyPages bool
-	// RootOnly: this process lacks CAP_SYS_RESOURCE, so the kernel does not tell
-	// it the limits of other users' processes and a container that does not run
-	// as user and group 0 cannot be dumped.
-	RootOnly bool
+	// OneUser: this process lacks CAP_SYS_RESOURCE, so only containers whose
+	// processes all run as one user and group can be dumped. See ownerOf.
+	OneUser bool
 	// Missing names what `criu check` found wanting, one finding a line of
 	// CRIU's. It is empty if checkpoints work.
 	Missing []string
@@ -38,8 +37,8 @@ func (f Features) String() string {
 	if !f.MemTrack {
 		s += ", no dirty memory tracking"
 	}
-	if f.RootOnly {
-		s += ", only containers that run as root (CAP_SYS_RESOURCE is missing)"
+	if f.OneUser {
+		s += ", only containers with a single user (CAP_SYS_RESOURCE is missing)"
 	}
 	for _, m := range f.Missing {
 		s += ", missing: " + m
@@ -73,6 +72,9 @@ func Find(path string) (string, error) {
 type ProbeOptions struct {
 	// Path of the binary; empty means the one in PATH.
 	Path string
+	// Kerndat, if set, is a file that is written for DumpOptions.Kerndat. It is
+	// good for this CRIU and until the host boots again.
+	Kerndat string
 	// Start runs the children; nil is os/exec. See DumpOptions.
 	Start StartFunc
 }
@@ -112,10 +114,13 @@ func Probe(ctx context.Context, o ProbeOptions) (Features, error) {
 		return f, fmt.Errorf("%s: ask for features: %w", path, err)
 	}
 	f.MemTrack, f.LazyPages = resp.GetFeatures().GetMemTrack(), resp.GetFeatures().GetLazyPages()
-	if f.RootOnly, err = lacksSysResource(); err != nil {
+	if f.OneUser, err = lacksSysResource(); err != nil {
 		return f, err
 	}
-	return f, f.check(o)
+	if o.Kerndat == "" {
+		return f, f.check(o)
+	}
+	return f, askKernel(o.Kerndat, func() error { return f.check(o) })
 }
 
 func lacksSysResource() (bool, error) {

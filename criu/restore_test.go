@@ -112,9 +112,7 @@ func TestRestoreKeepsSpecialSettings(t *testing.T) {
 		adj := 321
 		s.Process.OOMScoreAdj = &adj
 		s.Process.User.AdditionalGids = []uint32{7}
-		if !rootOnly(t) {
-			s.Process.User.UID, s.Process.User.GID = 1000, 1001
-		}
+		s.Process.User.UID, s.Process.User.GID = 1000, 1001
 		s.Root.Readonly = true
 		s.Mounts = append(s.Mounts,
 			specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "size=1m", "mode=1777"}},
@@ -152,14 +150,4 @@ func TestRestoreKeepsSpecialSettings(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-// rootOnly reports whether only processes of root can be dumped here.
-func rootOnly(t *testing.T) bool {
-	t.Helper()
-	f, err := criu.Probe(t.Context(), criu.ProbeOptions{Path: criutest.Tool(t, "criu")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f.RootOnly
 }

@@ -53,6 +53,8 @@ const maxMessage = 64 << 10
 type spawn struct {
 	path       string      // the CRIU binary
 	namespaces []string    // namespaces it runs in, as paths
+	owner      owner       // its real user and group
+	kerndat    string      // what CRIU knows of the kernel; empty: it asks
 	stdio      [3]*os.File // what the restored processes inherit; nil is /dev/null
 	start      StartFunc
 }
@@ -106,6 +108,14 @@ func (s spawn) run() (*swrk, error) {
 	var wait func() (int, error)
 	err = onThread(func() error {
 		if err := enter(s.namespaces); err != nil {
+			return err
+		}
+		if s.kerndat != "" {
+			if err := haveAnswers(s.kerndat); err != nil {
+				return err
+			}
+		}
+		if err := s.owner.become(); err != nil {
 			return err
 		}
 		var err error

@@ -77,7 +77,11 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 func passing(err error) bool {
 	var e *criu.Error
 	// soccr: a send queue was acknowledged between its measuring and its reading.
-	return errors.As(err, &e) && (errors.Is(err, unix.ESRCH) || strings.Contains(e.Line, "soccr/soccr.c") || strings.Contains(e.Line, "No such file or directory") || strings.Contains(e.Line, "No such process"))
+	if !errors.As(err, &e) {
+		return false
+	}
+	return errors.Is(err, unix.ESRCH) || strings.Contains(e.Line, "soccr/soccr.c") ||
+		strings.Contains(e.Line, "No such file or directory") || strings.Contains(e.Line, "No such process")
 }
 
 // regain ends the time without protection after a fault of the journal:
@@ -154,7 +158,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 	}()
 	stats, err := criu.Dump(ctx, criu.DumpOptions{
 		Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Pins: g.pins, Images: cp.images(),
-		Start: startUnderReaper,
+		Kerndat: g.kerndatFile(), Start: startUnderReaper,
 		OnPreDump: func() error {
 			res, err := g.proxy.Hold(ctx, holdLimit)
 			info.HeldMS, info.Quiet = status.Milliseconds(res.Took), res.Quiet

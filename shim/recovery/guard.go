@@ -114,7 +114,7 @@ func (g *guard) prepare(ctx context.Context) error {
 	if err := mkdirPrivate(g.dir); err != nil {
 		return err
 	}
-	if g.criuPath, err = g.findCRIU(ctx, spec); err != nil {
+	if g.criuPath, err = g.findCRIU(ctx); err != nil {
 		return err
 	}
 	// State of an earlier container of this name does not fit the new one.

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/crsc-io/crsc/criu"
 )
 
@@ -17,13 +15,16 @@ import (
 // starting a container. It holds for one binary and one boot of the host.
 const probeFile = "criu.json"
 
+// kerndatFile is what CRIU knows of the kernel. It is written with probeFile.
+func (g *guard) kerndatFile() string { return filepath.Join(g.cfg.StateDir, "criu.kdat") }
+
 type probed struct {
 	Key      string        `json:"key"`
 	Features criu.Features `json:"features"`
 }
 
 // findCRIU finds a CRIU that can do the work.
-func (g *guard) findCRIU(ctx context.Context, spec *specs.Spec) (string, error) {
+func (g *guard) findCRIU(ctx context.Context) (string, error) {
 	path, err := criu.Find(g.cfg.CRIU)
 	if err != nil {
 		return "", unprotected("%v", err)
@@ -35,14 +36,7 @@ func (g *guard) findCRIU(ctx context.Context, spec *specs.Spec) (string, error) 
 	if len(f.Missing) > 0 {
 		return "", unprotected("%s", f)
 	}
-	if f.RootOnly && !runsAsRoot(spec) {
-		return "", unprotected("the container's user is not 0:0 and the shim lacks CAP_SYS_RESOURCE, so CRIU can't read its limits")
-	}
 	return path, nil
-}
-
-func runsAsRoot(spec *specs.Spec) bool {
-	return spec.Process != nil && spec.Process.User.UID == 0 && spec.Process.User.GID == 0
 }
 
 func (g *guard) features(ctx context.Context, path string) (criu.Features, error) {
@@ -53,10 +47,12 @@ func (g *guard) features(ctx context.Context, path string) (criu.Features, error
 	}
 	var p probed
 	if b, err := os.ReadFile(file); err == nil && json.Unmarshal(b, &p) == nil && p.Key == key {
-		return p.Features, nil
+		if _, err := os.Lstat(g.kerndatFile()); err == nil {
+			return p.Features, nil
+		}
 	}
 	p.Key = key
-	if p.Features, err = criu.Probe(ctx, criu.ProbeOptions{Path: path, Start: startUnderReaper}); err != nil {
+	if p.Features, err = criu.Probe(ctx, criu.ProbeOptions{Path: path, Kerndat: g.kerndatFile(), Start: startUnderReaper}); err != nil {
 		return criu.Features{}, err
 	}
 	if len(p.Features.Missing) > 0 {

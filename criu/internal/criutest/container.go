@@ -198,11 +198,14 @@ func (c *Container) WaitFor(path string) {
 // ExecDetached starts a process in the container and leaves it running. It is
 // waited for when the container crashes: the kernel does not let the init of a
 // PID namespace end before.
-func (c *Container) ExecDetached(args ...string) {
+func (c *Container) ExecDetached(args ...string) { c.ExecDetachedAs("0:0", args...) }
+
+// ExecDetachedAs is ExecDetached as a user and group, given by their numbers.
+func (c *Container) ExecDetachedAs(user string, args ...string) {
 	c.t.Helper()
 	pidFile := filepath.Join(c.t.TempDir(), "pid")
 	// No pipes: the process would hold them open.
-	err := exec.Command(c.runc, append([]string{"--root", c.Root, "exec", "--detach", "--pid-file", pidFile, c.ID}, args...)...).Run()
+	err := exec.Command(c.runc, append([]string{"--root", c.Root, "exec", "--detach", "--user", user, "--pid-file", pidFile, c.ID}, args...)...).Run()
 	if err != nil {
 		c.t.Fatalf("runc exec %v: %v", args, err)
 	}

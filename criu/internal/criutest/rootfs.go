@@ -20,10 +20,14 @@ func Rootfs(t testing.TB) string {
 	}
 	busybox := Tool(t, "busybox")
 	copyFile(t, busybox, filepath.Join(root, "bin/busybox"))
-	for _, name := range []string{"sh", "sleep", "cat", "stat", "ls", "mount", "echo", "tty", "hostname", "grep", "date"} {
+	for _, name := range []string{"sh", "sleep", "cat", "stat", "ls", "mount", "echo", "tty", "hostname", "grep", "date", "su"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	passwd := []byte("root:x:0:0::/:/bin/sh\nuser:x:1000:1001::/:/bin/sh\n")
+	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), passwd, 0o644); err != nil {
+		t.Fatal(err)
 	}
 	redis := Tool(t, "redis-server")
 	copyFile(t, redis, filepath.Join(root, "usr/bin/redis-server"))
