@@ -29,8 +29,19 @@
 // gives it MarkSteer, and a routing rule delivers it locally. Our own sockets
 // carry MarkOwn and are exempt.
 //
+// # Connections that the application opens
+//
+// With Options.Outgoing the first SYN of each such connection waits in a
+// netfilter queue (package nfqueue) until its reader has decided. So a
+// connection can be granted when the server has answered, and not before: the
+// application sees a refusal or silence as the server meant it. A granted
+// connection's server, port and local port go into a set; its packets are
+// steered to lo, where the first meets a second listener and the later ones the
+// accepted socket.
+//
 // # What passes untouched
 //
-// Traffic over lo, UDP, connections the application opens (unless it binds them
-// to a port it also listens on), IPv6 link-local, excluded ports and prefixes.
+// Traffic over lo, UDP, connections the application opens without
+// Options.Outgoing (unless it binds them to a port it also listens on), IPv6
+// link-local, excluded ports and prefixes.
 package redirect

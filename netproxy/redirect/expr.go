@@ -138,15 +138,15 @@ func (f *family) toListener(port uint16) []expr.Any {
 	}, accept()...)
 }
 
-// ownMark matches packets of our sockets.
-func ownMark() []expr.Any {
+// marked matches packets with that mark in our bits.
+func marked(mark uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: scratchReg},
 		&expr.Bitwise{
 			SourceRegister: scratchReg, DestRegister: scratchReg, Len: 4,
 			Mask: host32(MarkMask), Xor: host32(0),
 		},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: scratchReg, Data: host32(MarkOwn)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: scratchReg, Data: host32(mark)},
 	}
 }
 

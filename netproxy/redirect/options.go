@@ -23,6 +23,9 @@ type Options struct {
 	// Intercept are addresses to redirect from the start, whether or not
 	// somebody listens there yet.
 	Intercept []netip.AddrPort
+	// Outgoing redirects the connections that the application opens; nil: they
+	// pass untouched.
+	Outgoing *Outgoing
 }
 
 // maxIntercepted bounds the set of intercepted addresses, per family. A service
@@ -35,6 +38,9 @@ func (o *Options) defaultsAndValidate() error {
 	}
 	if o.Listener == nil {
 		return fmt.Errorf("%w: no listener", ErrOptions)
+	}
+	if o.Outgoing != nil && o.Outgoing.Listener == nil {
+		return fmt.Errorf("%w: no listener for outgoing connections", ErrOptions)
 	}
 	for i, p := range o.ExcludePrefixes {
 		if !p.IsValid() {

@@ -3,6 +3,7 @@ package redirect
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,6 +25,8 @@ type Redirect struct {
 	// known are the intercepted addresses as last seen, to put back when
 	// somebody flushes the ruleset.
 	known []netip.AddrPort
+	// flows are the outgoing connections that are redirected, for the same.
+	flows map[Flow]struct{}
 }
 
 // Install redirects as o says. What an earlier Install with the same suffix
@@ -60,7 +63,7 @@ func Uninstall(ns int, suffix string) error {
 
 // open makes the netlink sockets, which belong to the namespace for ever.
 func open(ns int, suffix string) (*Redirect, error) {
-	r := &Redirect{}
+	r := &Redirect{flows: map[Flow]struct{}{}}
 	err := netns.Do(ns, func() error {
 		conn, err := nftables.New(nftables.AsLasting())
 		if err != nil {
@@ -188,7 +191,7 @@ func (r *Redirect) applyLocked() error {
 	if err := r.routes.install(); err != nil {
 		return err
 	}
-	return r.table.replace(&r.opts, r.known)
+	return r.table.replace(&r.opts, r.known, slices.Collect(maps.Keys(r.flows)))
 }
 
 func (r *Redirect) removeLocked() error {

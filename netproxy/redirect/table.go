@@ -18,6 +18,10 @@ type table struct {
 	sets  [2]*nftables.Set // by family
 	ports *nftables.Set    // excluded local ports
 	rules map[string]int   // how many rules each chain was given
+
+	flows       [2]*nftables.Set // by family
+	serverPorts *nftables.Set    // excluded ports of servers
+	xtQueue     bool             // the kernel has queues for iptables' rules only
 }
 
 const (
@@ -38,13 +42,24 @@ func newTable(conn *nftables.Conn, suffix string) *table {
 			ID: uint32(i + 1), Table: t.nft, Name: f.set, KeyType: f.keyType, Dynamic: true, Size: maxIntercepted,
 		}
 	}
+	t.flows = [2]*nftables.Set{t.flowSet(0), t.flowSet(1)}
+	t.serverPorts = &nftables.Set{ID: 12, Table: t.nft, Name: "skip_server_port", KeyType: nftables.TypeInetService}
 	t.ports = &nftables.Set{ID: 3, Table: t.nft, Name: "skip_port", KeyType: nftables.TypeInetService}
 	return t
 }
 
 // replace puts the whole table in place in one transaction, in place of a table
 // of that name if there is one.
-func (t *table) replace(o *Options, intercepted []netip.AddrPort) error {
+func (t *table) replace(o *Options, intercepted []netip.AddrPort, flows []Flow) error {
+	err := t.replaceOnce(o, intercepted, flows)
+	if o.Outgoing != nil && errors.Is(err, ErrKernel) && !t.xtQueue {
+		t.xtQueue = true
+		err = t.replaceOnce(o, intercepted, flows)
+	}
+	return err
+}
+
+func (t *table) replaceOnce(o *Options, intercepted []netip.AddrPort, flows []Flow) error {
 	t.conn.AddTable(t.nft)
 	t.conn.DelTable(t.nft) // valid now, whether or not the table existed
 	t.conn.AddTable(t.nft)
@@ -60,6 +75,11 @@ func (t *table) replace(o *Options, intercepted []netip.AddrPort) error {
 	}
 	if err := t.conn.AddSet(t.ports, skip); err != nil {
 		return err
+	}
+	if o.Outgoing != nil {
+		if err := t.addOutgoingSets(o.Outgoing, flows); err != nil {
+			return err
+		}
 	}
 	t.addPrerouting(o)
 	t.addOutput(o)
@@ -86,6 +106,9 @@ func (t *table) chain(name string, typ nftables.ChainType, hook *nftables.ChainH
 
 func (t *table) addPrerouting(o *Options) {
 	add := t.chain(chainIn, nftables.ChainTypeFilter, nftables.ChainHookPrerouting)
+	if o.Outgoing != nil {
+		t.addOutgoingPrerouting(add, o.Outgoing)
+	}
 	add(meta(expr.MetaKeyIIF, expr.CmpOpEq, host32(loopbackIndex)), accept())
 	add(meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), accept())
 	for i, f := range families() {
@@ -105,16 +128,18 @@ func (t *table) addPrerouting(o *Options) {
 func (t *table) addOutput(o *Options) {
 	add := t.chain(chainOut, nftables.ChainTypeRoute, nftables.ChainHookOutput)
 	add(meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), accept())
-	for i, f := range families() {
-		if port := o.Listener.port(i); port != 0 {
-			// Nobody in the pod reaches the listener but by redirection.
-			add(f.only(), f.inPrefix(f.daddr, netip.PrefixFrom(f.loopback, f.loopback.BitLen())),
-				loadPort(tcpDest), []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: keyReg, Data: be16(port)}},
-				[]expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	for _, l := range o.listeners() {
+		for i, f := range families() {
+			if port := l.port(i); port != 0 {
+				// Nobody in the pod reaches the listener but by redirection.
+				add(f.only(), f.inPrefix(f.daddr, netip.PrefixFrom(f.loopback, f.loopback.BitLen())),
+					loadPort(tcpDest), []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: keyReg, Data: be16(port)}},
+					[]expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+			}
 		}
 	}
 	add(meta(expr.MetaKeyOIF, expr.CmpOpEq, host32(loopbackIndex)), accept())
-	add(ownMark(), accept())
+	add(marked(MarkOwn), accept())
 	for i, f := range families() {
 		if o.Listener.port(i) == 0 {
 			continue
@@ -122,8 +147,18 @@ func (t *table) addOutput(o *Options) {
 		for _, p := range o.excluded(&f) {
 			add(f.only(), f.inPrefix(f.daddr, p), accept())
 		}
+		if o.Outgoing != nil {
+			t.addOutgoing(add, &f, i, o.Outgoing)
+		}
 		add(f.only(), f.key(f.saddr, tcpSource), inSet(t.sets[i], false), steer())
 	}
+}
+
+func (o *Options) listeners() []*Listener {
+	if o.Outgoing == nil {
+		return []*Listener{o.Listener}
+	}
+	return []*Listener{o.Listener, o.Outgoing.Listener}
 }
 
 func loadPort(offset uint32) []expr.Any {
