@@ -50,6 +50,13 @@ test: setup build lint ## everything, with the race detector, as root; under 25 
 	@exec go build -race ./...
 	@exec testing/env/env exec --down -- $(GOTEST) ./...
 
+.PHONY: critest
+critest: setup build ## the CRI conformance suite with the stock shim and with ours; six minutes
+	@exec testing/env/install critest
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-critest ./testing/critest/cmd/crsc-critest
+	@CGO_ENABLED=0 go build -ldflags '-s -w' -o bin/testing/critest-program ./testing/critest/program
+	@exec bin/testing/crsc-critest -out $(OUT)/critest.json $(ARGS)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, import directions
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './bin/*' -not -path './.*')); \

@@ -1,0 +1,25 @@
+// Package critest compares the shim with containerd's own by the conformance
+// suite of Kubernetes' Container Runtime Interface, critest of cri-tools: the
+// same containerd runs all specs with the handler runc and with the handler
+// crsc, and the same specs must pass.
+//
+//	make critest            # out/critest.json; six minutes
+//	make critest ARGS='-focus Streaming -handlers runc,crsc'
+//
+// # Invariants
+//
+//   - Everything runs isolated (package isolate): containerd with CRI, CNI's
+//     bridge, and a registry that serves the images the suite names. Nothing is
+//     downloaded; all images are one file system of BusyBox and testing/critest/program
+//     with different configurations.
+//   - A difference is a spec whose result is not that of the stock shim,
+//     whichever is better; specs that fail with both are named in the report
+//     and are no difference. With the handler "crsc-protected" the node's file
+//     asks for protection of every container.
+//
+// # Known failures
+//
+// "public image with digest" wants an image of the suite's own registry by its
+// digest, and "MaskedPaths" a shell that has no ls of its own. Both fail with
+// either shim.
+package critest

@@ -1,0 +1,128 @@
+package isolate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Dir is where an isolated program keeps its files; it is in memory and lost at
+// the end.
+const Dir = "/run/crsc"
+
+// Containerd is the daemon of an isolated program. It ends with the program.
+type Containerd struct {
+	Address string // of its gRPC socket
+	Log     string // file
+	exited  chan struct{}
+}
+
+const containerdStart = 30 * time.Second
+
+const containerdConfig = `version = 3
+root = "/run/crsc/root"
+state = "/run/crsc/state"
+oom_score = 0
+disabled_plugins = [
+%s  "io.containerd.internal.v1.opt",
+  "io.containerd.internal.v1.tracing",
+  "io.containerd.nri.v1.nri",
+  "io.containerd.snapshotter.v1.blockfile",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.erofs",
+  "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.tracing.processor.v1.otlp",
+]
+[grpc]
+  address = "/run/crsc/containerd.sock"
+[ttrpc]
+  address = "/run/crsc/containerd.sock.ttrpc"
+[debug]
+  level = "info"
+%s`
+
+// ContainerdOptions are what differs between users.
+type ContainerdOptions struct {
+	Path   string   // PATH of the daemon and the shims; the binary is looked up in it
+	Node   string   // the shims' node file (CRSC_CONFIG)
+	Config string   // further TOML
+	Off    []string // further plugins to disable
+}
+
+// StartContainerd starts the daemon inside and returns when it listens.
+func StartContainerd(ctx context.Context, o ContainerdOptions) (*Containerd, error) {
+	if err := os.MkdirAll(Dir, 0o711); err != nil {
+		return nil, err
+	}
+	var off strings.Builder
+	for _, p := range o.Off {
+		fmt.Fprintf(&off, "  %q,\n", p)
+	}
+	config := filepath.Join(Dir, "containerd.toml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, containerdConfig, off.String(), o.Config), 0o600); err != nil {
+		return nil, err
+	}
+	d := &Containerd{Address: filepath.Join(Dir, "containerd.sock"), Log: filepath.Join(Dir, "containerd.log"), exited: make(chan struct{})}
+	log, err := os.OpenFile(d.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	binary, err := LookPath("containerd", o.Path)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(binary, "--config", config)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
+	cmd.Env = append(os.Environ(), "PATH="+o.Path, "CRSC_CONFIG="+o.Node, "XDG_RUNTIME_DIR="+Dir)
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start containerd: %w", err)
+	}
+	go func() { cmd.Wait(); close(d.exited) }() // its end is told by awaitSocket
+	return d, d.awaitSocket(ctx)
+}
+
+func (d *Containerd) awaitSocket(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, containerdStart)
+	defer cancel()
+	for {
+		if c, err := net.Dial("unix", d.Address); err == nil {
+			return c.Close()
+		}
+		select {
+		case <-d.exited:
+			return fmt.Errorf("containerd ended during its start:\n%s", d.LogTail(20))
+		case <-ctx.Done():
+			return fmt.Errorf("containerd does not answer: %w\n%s", ctx.Err(), d.LogTail(20))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// LogTail returns the last lines of the daemon's log, which is also the shims'.
+func (d *Containerd) LogTail(lines int) string {
+	data, err := os.ReadFile(d.Log)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// LookPath finds a program in a PATH that is not the caller's own.
+func LookPath(name, path string) (string, error) {
+	for _, dir := range filepath.SplitList(path) {
+		file := filepath.Join(dir, name)
+		if st, err := os.Stat(file); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return file, nil
+		}
+	}
+	return "", errors.New(name + " is not in " + path + ": run testing/env/install")
+}
