@@ -24,6 +24,7 @@ func (p *Proxy) Crash(ctx context.Context) error {
 		}
 		p.abort.Store(false)
 		p.phase, p.rep = crashed, nil
+		p.down.Store(true)
 		p.suspects = nil
 		if err := p.drainLegs(); err != nil {
 			p.fault(err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/order"
+	"github.com/crsc-io/crsc/netproxy/redirect"
 )
 
 // Options configure a Proxy. NetNS, Name, Journal and Dying are required.
@@ -30,6 +31,10 @@ type Options struct {
 	// is not yet explained. Called on the loop, so it must be quick (tens of
 	// microseconds).
 	Dying func() Dying
+	// Owns tells whose the listening sockets with these inodes are, in a
+	// namespace that others may share; nil: all are the container's. Called on a
+	// goroutine of the proxy's, and not during a recovery.
+	Owns func(inodes []uint32) redirect.Ownership
 	// DyingFor bounds how long a close by a dying process other than the init
 	// is held back while the init lives on. Default 250 ms: an init
 	// follows its child within a millisecond or two, unless others have the

@@ -251,6 +251,7 @@ func (p *Proxy) goLive() int {
 	lost := 0
 	rep := p.rep
 	p.rep, p.phase, p.triggered = nil, live, false
+	p.down.Store(false)
 	p.firstSuspect.Store(0)
 	p.ghostsUntil = time.Now().Add(ghostLife)
 	p.opts.Journal.AppendMark(journal.RecoveryComplete, 0)

@@ -30,11 +30,30 @@ func (p *Proxy) setup() error {
 	p.rules, err = redirect.Install(redirect.Options{
 		NetNS: p.netns, Suffix: p.opts.Name, Listener: p.listen,
 		ExcludePorts: p.opts.ExcludePorts, ExcludePrefixes: p.opts.ExcludeSources,
+		Owns: p.owns(), Log: p.opts.Log,
 	})
 	if err != nil {
 		return fmt.Errorf("netproxy: %w", err)
 	}
 	return nil
+}
+
+// owns asks the owner while there is one to ask: the processes of a container
+// that is being restored are not all there yet.
+func (p *Proxy) owns() func([]uint32) redirect.Ownership {
+	if p.opts.Owns == nil {
+		return nil
+	}
+	return func(inodes []uint32) redirect.Ownership {
+		if p.down.Load() {
+			return redirect.Unknown
+		}
+		o := p.opts.Owns(inodes)
+		if p.down.Load() {
+			return redirect.Unknown
+		}
+		return o
+	}
 }
 
 // listeners are the descriptors to accept from.

@@ -18,8 +18,11 @@
 // # How it steers
 //
 // A SYN that arrives on any interface but lo, for an address and port at which
-// the application really listens (the kernel's own listener lookup, nft
-// "socket"), adds (address, port) to a set and goes to our listener by TPROXY.
+// somebody really listens (the kernel's own listener lookup, nft "socket"), and
+// which is not known yet, waits in a packet queue until it is clear whose the
+// listener is. If it is the application's, (address, port) is added to a set and
+// the SYN goes to our listener by TPROXY; otherwise the address is left alone for
+// some seconds. Without Options.Owns every listener is the application's.
 // All later packets to an address in the set do the same, so SYN cookies work
 // and the port stays ours while the application is dead. A port nobody listens
 // on is never touched: the client is refused by the kernel as ever.
@@ -38,6 +41,15 @@
 // connection's server, port and local port go into a set; its packets are
 // steered to lo, where the first meets a second listener and the later ones the
 // accepted socket.
+//
+// # Others in the namespace
+//
+// In a pod each protected container has a redirection of its own, in a table of
+// its own; rules and routes are shared and go with the last. The tables are owned
+// by our netlink sockets: nobody else can flush them, and when the process is
+// killed they vanish with its listeners. Routing rules and routes that somebody
+// removes are put back at once. The prerouting chain comes after destination
+// NAT, so that connections which a service mesh redirects go where it wants.
 //
 // # What passes untouched
 //

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+
+	"github.com/sirupsen/logrus"
 )
 
 // Options say what to redirect.
@@ -20,6 +22,13 @@ type Options struct {
 	// ExcludePrefixes are peers whose connections are never redirected.
 	// IPv6 link-local is always among them.
 	ExcludePrefixes []netip.Prefix
+	// Owns tells whose the listening sockets with these inodes are. Without it,
+	// every listener of the namespace is the application's. It is called when
+	// connections begin to come to a listener not seen before, on a goroutine of
+	// the Redirect, and may take milliseconds.
+	Owns func(inodes []uint32) Ownership
+	// Log receives what an operator should see.
+	Log *logrus.Entry
 	// Intercept are addresses to redirect from the start, whether or not
 	// somebody listens there yet.
 	Intercept []netip.AddrPort
@@ -28,6 +37,19 @@ type Options struct {
 	Outgoing *Outgoing
 }
 
+// Ownership is an answer to the question whose a listener is.
+type Ownership uint8
+
+const (
+	// Unknown: it can't be told now. The client's SYN is dropped, and comes
+	// again after a second.
+	Unknown Ownership = iota
+	// Ours: the application's; its connections are redirected.
+	Ours
+	// Theirs: somebody else's in the namespace; its connections are left alone.
+	Theirs
+)
+
 // maxIntercepted bounds the set of intercepted addresses, per family. A service
 // needs one per listening port and local address.
 const maxIntercepted = 65535
@@ -35,6 +57,9 @@ const maxIntercepted = 65535
 func (o *Options) defaultsAndValidate() error {
 	if !regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`).MatchString(o.Suffix) {
 		return fmt.Errorf("%w: suffix %q: want 1 to 64 letters, digits or '_'", ErrOptions, o.Suffix)
+	}
+	if o.Log == nil {
+		o.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
 	if o.Listener == nil {
 		return fmt.Errorf("%w: no listener", ErrOptions)

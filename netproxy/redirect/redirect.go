@@ -19,7 +19,11 @@ import (
 type Redirect struct {
 	opts Options
 
+	arbiter *arbiter // nil when every listener is the application's
+	watcher *watcher // nil when made by Uninstall
+
 	mu     sync.Mutex // guards all below; a netlink exchange happens under it
+	ended  bool       // nothing may be repaired any more
 	table  *table
 	routes *routes
 	// known are the intercepted addresses as last seen, to put back when
@@ -43,10 +47,21 @@ func Install(o Options) (*Redirect, error) {
 	}
 	r.opts, r.known = o, slices.Clone(o.Intercept)
 	r.opts.ExcludePorts = slices.Clone(o.ExcludePorts)
-	if err := r.applyLocked(); err != nil {
-		r.removeLocked()
-		r.closeLocked()
-		return nil, err
+	if o.Owns != nil {
+		if r.arbiter, err = newArbiter(r, o.NetNS); err != nil {
+			r.closeLocked()
+			return nil, err
+		}
+		r.arbiter.start()
+	}
+	if r.watcher, err = watch(o.NetNS); err == nil {
+		r.watcher.start(r.repair)
+		r.mu.Lock()
+		err = r.applyLocked()
+		r.mu.Unlock()
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Remove())
 	}
 	return r, nil
 }
@@ -63,16 +78,14 @@ func Uninstall(ns int, suffix string) error {
 
 // open makes the netlink sockets, which belong to the namespace for ever.
 func open(ns int, suffix string) (*Redirect, error) {
-	r := &Redirect{flows: map[Flow]struct{}{}}
+	r := &Redirect{table: newTable(suffix), flows: map[Flow]struct{}{}}
 	err := netns.Do(ns, func() error {
-		conn, err := nftables.New(nftables.AsLasting())
-		if err != nil {
-			return fmt.Errorf("%w: nftables: %w", ErrKernel, err)
+		if err := r.table.dial(); err != nil {
+			return err
 		}
-		r.table = newTable(conn, suffix)
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
-			conn.CloseLasting()
+			r.table.conn.CloseLasting()
 			return err
 		}
 		r.routes = &routes{h: h, families: []int{unix.AF_INET}}
@@ -93,8 +106,27 @@ func open(ns int, suffix string) (*Redirect, error) {
 // would leave for clients that do not know them.
 func (r *Redirect) Remove() error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return errors.Join(r.removeLocked(), r.closeLocked())
+	r.ended = true
+	errs := []error{r.removeLocked()}
+	r.mu.Unlock()
+	if r.watcher != nil {
+		errs = append(errs, r.watcher.close())
+	}
+	if r.arbiter != nil {
+		errs = append(errs, r.arbiter.close())
+	}
+	return errors.Join(append(errs, r.closeLocked())...)
+}
+
+// repair is Check for the watcher.
+func (r *Redirect) repair() {
+	repaired, err := r.Check()
+	if err != nil {
+		r.opts.Log.WithError(err).Warn("redirect: repair")
+	}
+	if repaired {
+		r.opts.Log.Warn("redirect: somebody had taken away routing rules, routes or the loopback interface; put back")
+	}
 }
 
 // Check puts the redirection back if somebody has taken it away, as a whole or
@@ -102,6 +134,9 @@ func (r *Redirect) Remove() error {
 func (r *Redirect) Check() (repaired bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.ended {
+		return false, nil
+	}
 	tableOK, err := r.table.complete()
 	if err != nil {
 		return false, err
@@ -142,8 +177,18 @@ func (r *Redirect) Intercept(addrs ...netip.AddrPort) error {
 			r.known = append(r.known, a)
 		}
 	}
-	if err := r.table.add(addrs); err != nil {
+	if err := r.table.add(r.table.sets, addrs); err != nil {
 		return fmt.Errorf("intercept %v: %w", addrs, err)
+	}
+	return nil
+}
+
+// leaveAlone lets connections to an address pass for a while.
+func (r *Redirect) leaveAlone(addr netip.AddrPort) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.table.add(r.table.others, []netip.AddrPort{addr}); err != nil {
+		return fmt.Errorf("leave %v alone: %w", addr, err)
 	}
 	return nil
 }
@@ -191,11 +236,34 @@ func (r *Redirect) applyLocked() error {
 	if err := r.routes.install(); err != nil {
 		return err
 	}
-	return r.table.replace(&r.opts, r.known, slices.Collect(maps.Keys(r.flows)))
+	var queue uint16
+	if r.arbiter != nil {
+		queue = r.arbiter.queue.Queue()
+	}
+	if err := r.table.replace(&r.opts, queue, r.known, slices.Collect(maps.Keys(r.flows))); err != nil {
+		return err
+	}
+	// Another redirection that ends may have removed them before it saw our table.
+	return r.routes.install()
 }
 
+// removeLocked removes the table, and the rules and routes unless another
+// redirection in the namespace needs them. Whoever installs puts them in place
+// again after its table, so one of the two sees the other.
 func (r *Redirect) removeLocked() error {
-	return errors.Join(r.table.remove(), r.routes.remove())
+	if err := r.table.remove(); err != nil {
+		return err
+	}
+	if last, err := r.table.alone(); err != nil || !last {
+		return err
+	}
+	if err := r.routes.remove(); err != nil {
+		return err
+	}
+	if last, err := r.table.alone(); err != nil || last {
+		return err
+	}
+	return r.routes.install()
 }
 
 func (r *Redirect) closeLocked() error {

@@ -186,12 +186,12 @@ func TestCheckRepairs(t *testing.T) {
 	if err := nft.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	alive(true)
+	alive(false) // the table is not theirs to flush
 	nft.FlushChain(&nftables.Chain{Name: "output", Table: &nftables.Table{Name: "crsc_test", Family: nftables.TableFamilyINet}})
-	if err := nft.Flush(); err != nil {
-		t.Fatal(err)
+	if err := nft.Flush(); !errors.Is(err, unix.EPERM) {
+		t.Fatalf("flush of our chain: %v", err)
 	}
-	alive(true)
+	alive(false)
 	rules, err := h.RuleList(unix.AF_INET)
 	if err != nil {
 		t.Fatal(err)
@@ -203,8 +203,45 @@ func TestCheckRepairs(t *testing.T) {
 			}
 		}
 	}
-	alive(true)
+	g.await(func() bool { return g.complete() })
 	alive(false)
+	nstest.In(t, g.app, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(lo)
+	})
+	g.await(func() bool { return g.complete() })
+	alive(false)
+}
+
+// complete looks for the routing rule and the route of both families.
+func (g *rig) complete() bool {
+	g.t.Helper()
+	h := nstest.Handle(g.t, g.app)
+	n := 0
+	for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
+		rules, err := h.RuleListFiltered(f, &netlink.Rule{Table: 5210}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		routes, err := h.RouteListFiltered(f, &netlink.Route{Table: 5210}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		n += len(rules) + len(routes)
+	}
+	return n == 4
+}
+
+func (g *rig) await(cond func() bool) {
+	g.t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			g.t.Fatal("not repaired within 5 s")
+		}
+	}
 }
 
 func TestRemoveLeavesNoTrace(t *testing.T) {
@@ -216,16 +253,24 @@ func TestRemoveLeavesNoTrace(t *testing.T) {
 	}
 	defer l.Close()
 	o := redirect.Options{NetNS: app, Suffix: "a", Listener: l}
-	if _, err := redirect.Install(o); err != nil { // left behind by a crashed shim
-		t.Fatal(err)
-	}
-	installed := state(t, app)
 	r, err := redirect.Install(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	installed := state(t, app)
+	if _, err := redirect.Install(o); !errors.Is(err, unix.EPERM) {
+		t.Errorf("install of a name that is in use: %v", err)
+	}
+	o.Suffix = "b"
+	second, err := redirect.Install(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Remove(); err != nil {
+		t.Fatal(err)
+	}
 	if s := state(t, app); s != installed || s == before {
-		t.Errorf("second install: %s\nfirst: %s", s, installed)
+		t.Errorf("after the second has gone: %s\nbefore: %s", s, installed)
 	}
 	if err := r.Remove(); err != nil {
 		t.Fatal(err)

@@ -39,14 +39,19 @@ type rig struct {
 
 func newRig(t testing.TB, edit func(*redirect.Options)) *rig {
 	t.Helper()
-	g := &rig{t: t, done: make(chan struct{})}
-	g.app, g.client = nstest.Pair(t)
+	app, client := nstest.Pair(t)
+	return newRigIn(t, app, client, "test", edit)
+}
+
+func newRigIn(t testing.TB, app, client int, suffix string, edit func(*redirect.Options)) *rig {
+	t.Helper()
+	g := &rig{t: t, app: app, client: client, done: make(chan struct{})}
 	g.legPort.Store(20000)
 	var err error
 	if g.l, err = redirect.Listen(g.app, 0); err != nil {
 		t.Fatal(err)
 	}
-	o := redirect.Options{NetNS: g.app, Suffix: "test", Listener: g.l}
+	o := redirect.Options{NetNS: g.app, Suffix: suffix, Listener: g.l}
 	if edit != nil {
 		edit(&o)
 	}

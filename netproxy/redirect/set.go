@@ -50,8 +50,8 @@ func (t *table) intercepted() ([]netip.AddrPort, error) {
 	return out, nil
 }
 
-func (t *table) add(addrs []netip.AddrPort) error {
-	for i, s := range t.sets {
+func (t *table) add(sets [2]*nftables.Set, addrs []netip.AddrPort) error {
+	for i, s := range sets {
 		if e := elements(addrs, i); len(e) > 0 {
 			if err := t.conn.SetAddElements(s, e); err != nil {
 				return err

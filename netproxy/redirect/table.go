@@ -5,19 +5,23 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // table is our nftables table. Its methods queue or send netlink messages on conn.
 type table struct {
-	conn  *nftables.Conn
-	nft   *nftables.Table
-	sets  [2]*nftables.Set // by family
-	ports *nftables.Set    // excluded local ports
-	rules map[string]int   // how many rules each chain was given
+	conn   *nftables.Conn
+	sock   *netlink.Conn // of conn
+	nft    *nftables.Table
+	sets   [2]*nftables.Set // intercepted addresses, by family
+	others [2]*nftables.Set // addresses that turned out to be somebody else's
+	ports  *nftables.Set    // excluded local ports
+	rules  map[string]int   // how many rules each chain was given
 
 	flows       [2]*nftables.Set // by family
 	serverPorts *nftables.Set    // excluded ports of servers
@@ -29,9 +33,15 @@ const (
 	chainOut = "output"
 )
 
-func newTable(conn *nftables.Conn, suffix string) *table {
+// othersFor is how long an address is left alone before it is looked at again.
+const othersFor = 5 * time.Second
+
+// inPriority is behind destination NAT (-100): where somebody else in the pod
+// redirects connections, as a service mesh does, we see them where they go.
+const inPriority = -95
+
+func newTable(suffix string) *table {
 	t := &table{
-		conn:  conn,
 		nft:   &nftables.Table{Name: tableName(suffix), Family: nftables.TableFamilyINet},
 		rules: make(map[string]int),
 	}
@@ -41,31 +51,44 @@ func newTable(conn *nftables.Conn, suffix string) *table {
 			// library draws its own from an unguarded counter.
 			ID: uint32(i + 1), Table: t.nft, Name: f.set, KeyType: f.keyType, Dynamic: true, Size: maxIntercepted,
 		}
+		t.others[i] = &nftables.Set{
+			ID: uint32(i + 3), Table: t.nft, Name: "others_" + f.set, KeyType: f.keyType,
+			HasTimeout: true, Timeout: othersFor, Size: maxIntercepted,
+		}
 	}
 	t.flows = [2]*nftables.Set{t.flowSet(0), t.flowSet(1)}
 	t.serverPorts = &nftables.Set{ID: 12, Table: t.nft, Name: "skip_server_port", KeyType: nftables.TypeInetService}
-	t.ports = &nftables.Set{ID: 3, Table: t.nft, Name: "skip_port", KeyType: nftables.TypeInetService}
+	t.ports = &nftables.Set{ID: 5, Table: t.nft, Name: "skip_port", KeyType: nftables.TypeInetService}
 	return t
 }
 
-// replace puts the whole table in place in one transaction, in place of a table
-// of that name if there is one.
-func (t *table) replace(o *Options, intercepted []netip.AddrPort, flows []Flow) error {
-	err := t.replaceOnce(o, intercepted, flows)
-	if o.Outgoing != nil && errors.Is(err, ErrKernel) && !t.xtQueue {
-		t.xtQueue = true
-		err = t.replaceOnce(o, intercepted, flows)
+// replace puts the whole table in place, in place of a table of that name if
+// there is one. The chains come in one transaction.
+func (t *table) replace(o *Options, queue uint16, intercepted []netip.AddrPort, flows []Flow) error {
+	if err := t.create(); err != nil {
+		return err
 	}
-	return err
+	err := t.fill(o, queue, intercepted, flows)
+	if errors.Is(err, unix.ENOENT) && !t.xtQueue {
+		t.xtQueue = true
+		err = t.fill(o, queue, intercepted, flows)
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		err = fmt.Errorf("%w: nftables: %w", ErrKernel, err)
+	}
+	if err != nil {
+		return fmt.Errorf("install table %s: %w", t.nft.Name, err)
+	}
+	return nil
 }
 
-func (t *table) replaceOnce(o *Options, intercepted []netip.AddrPort, flows []Flow) error {
-	t.conn.AddTable(t.nft)
-	t.conn.DelTable(t.nft) // valid now, whether or not the table existed
-	t.conn.AddTable(t.nft)
+func (t *table) fill(o *Options, queue uint16, intercepted []netip.AddrPort, flows []Flow) error {
 	clear(t.rules)
 	for i := range t.sets {
 		if err := t.conn.AddSet(t.sets[i], elements(intercepted, i)); err != nil {
+			return err
+		}
+		if err := t.conn.AddSet(t.others[i], nil); err != nil {
 			return err
 		}
 	}
@@ -81,22 +104,16 @@ func (t *table) replaceOnce(o *Options, intercepted []netip.AddrPort, flows []Fl
 			return err
 		}
 	}
-	t.addPrerouting(o)
+	t.addPrerouting(o, queue)
 	t.addOutput(o)
-	if err := t.conn.Flush(); err != nil {
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-			err = fmt.Errorf("%w: nftables: %w", ErrKernel, err)
-		}
-		return fmt.Errorf("install table %s: %w", t.nft.Name, err)
-	}
-	return nil
+	return t.conn.Flush()
 }
 
-func (t *table) chain(name string, typ nftables.ChainType, hook *nftables.ChainHook) func(...[]expr.Any) {
+func (t *table) chain(name string, typ nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority) func(...[]expr.Any) {
 	policy := nftables.ChainPolicyAccept
 	c := t.conn.AddChain(&nftables.Chain{
 		Name: name, Table: t.nft, Type: typ, Hooknum: hook,
-		Priority: nftables.ChainPriorityMangle, Policy: &policy,
+		Priority: &priority, Policy: &policy,
 	})
 	return func(parts ...[]expr.Any) {
 		t.rules[name]++
@@ -104,8 +121,8 @@ func (t *table) chain(name string, typ nftables.ChainType, hook *nftables.ChainH
 	}
 }
 
-func (t *table) addPrerouting(o *Options) {
-	add := t.chain(chainIn, nftables.ChainTypeFilter, nftables.ChainHookPrerouting)
+func (t *table) addPrerouting(o *Options, queue uint16) {
+	add := t.chain(chainIn, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, inPriority)
 	if o.Outgoing != nil {
 		t.addOutgoingPrerouting(add, o.Outgoing)
 	}
@@ -120,13 +137,18 @@ func (t *table) addPrerouting(o *Options) {
 			add(f.only(), f.inPrefix(f.saddr, p), accept())
 		}
 		add(f.only(), f.key(f.daddr, tcpDest), inSet(t.sets[i], false), f.toListener(port))
+		if o.Owns == nil {
+			add(f.only(), bareSYN(), loadPort(tcpDest), inSet(t.ports, true), appListens(),
+				f.key(f.daddr, tcpDest), addToSet(t.sets[i]), f.toListener(port))
+			continue
+		}
 		add(f.only(), bareSYN(), loadPort(tcpDest), inSet(t.ports, true), appListens(),
-			f.key(f.daddr, tcpDest), addToSet(t.sets[i]), f.toListener(port))
+			f.key(f.daddr, tcpDest), inSet(t.others[i], true), t.toQueue(queue))
 	}
 }
 
 func (t *table) addOutput(o *Options) {
-	add := t.chain(chainOut, nftables.ChainTypeRoute, nftables.ChainHookOutput)
+	add := t.chain(chainOut, nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle)
 	add(meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), accept())
 	for _, l := range o.listeners() {
 		for i, f := range families() {
@@ -196,14 +218,4 @@ func (t *table) complete() (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-// remove deletes the table with both chains at once; no table is no error.
-func (t *table) remove() error {
-	t.conn.AddTable(t.nft)
-	t.conn.DelTable(t.nft)
-	if err := t.conn.Flush(); err != nil {
-		return fmt.Errorf("remove table %s: %w", t.nft.Name, err)
-	}
-	return nil
 }

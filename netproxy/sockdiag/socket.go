@@ -1,6 +1,7 @@
 package sockdiag
 
 import (
+	"encoding/binary"
 	"net/netip"
 )
 
@@ -64,3 +65,6 @@ type Socket struct {
 
 	cookie [8]byte
 }
+
+// Cookie is a number that no other socket of this boot has had or will have.
+func (s *Socket) Cookie() uint64 { return binary.NativeEndian.Uint64(s.cookie[:]) }

@@ -186,6 +186,7 @@ func (g *guard) created(ctx context.Context) error {
 	g.proxy, err = netproxy.New(netproxy.Options{
 		NetNS: int(g.netns.Fd()), Name: tableName(g.c.Namespace(), g.c.ID()),
 		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: g.procs.dying,
+		Owns:         g.procs.owns,
 		ExcludePorts: excluded(g.cfg.ExcludePorts), OnFault: g.journalFailed, OnOrderLost: func() { g.wantCheckpoint(orderLost) },
 		TriggerRecords: uint64(g.cfg.JournalRecords), TriggerBytes: uint64(g.cfg.JournalSize), OnTrigger: g.sched.poke,
 		Log: g.log,

@@ -1,0 +1,180 @@
+package redirect
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/netproxy/nfqueue"
+	"github.com/crsc-io/crsc/netproxy/sockdiag"
+)
+
+// arbiter decides about the first connections to listeners that it does not
+// know, whose SYNs wait in a packet queue meanwhile. In a pod several
+// containers listen in one namespace, and each has a redirection of its own.
+type arbiter struct {
+	r     *Redirect
+	queue *nfqueue.Conn
+	stop  int // an eventfd
+	diag  *sockdiag.Conn
+	wg    sync.WaitGroup
+	// theirs are the cookies of listeners that were not the application's, and
+	// when that was found.
+	theirs map[uint64]time.Time
+}
+
+// maxTheirs bounds the memory for others' listeners; beyond it they are asked
+// for again.
+const maxTheirs = 4096
+
+// theirsFor is how long the answer is believed: a process may hand its listener
+// over to another.
+const theirsFor = time.Minute
+
+func newArbiter(r *Redirect, ns int) (_ *arbiter, err error) {
+	a := &arbiter{r: r, stop: -1, theirs: map[uint64]time.Time{}}
+	defer func() {
+		if err != nil {
+			a.release()
+		}
+	}()
+	if a.queue, err = nfqueue.Open(ns); err != nil {
+		return nil, err
+	}
+	if a.diag, err = sockdiag.Open(ns); err != nil {
+		return nil, err
+	}
+	if a.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	return a, nil
+}
+
+func (a *arbiter) start() {
+	a.wg.Go(func() {
+		defer a.release()
+		if err := a.serve(); err != nil {
+			a.r.opts.Log.WithError(err).Error("redirect: new listeners are not intercepted any more")
+		}
+	})
+}
+
+// serve decides about packets until close. The rule bypasses a queue that has
+// been closed.
+func (a *arbiter) serve() error {
+	fds := []unix.PollFd{{Fd: int32(a.queue.FD()), Events: unix.POLLIN}, {Fd: int32(a.stop), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("poll: %w", err)
+		}
+		if fds[1].Revents != 0 {
+			return nil
+		}
+		var failed error
+		err = a.queue.Receive(func(p *nfqueue.Packet) {
+			failed = errors.Join(failed, a.queue.Verdict(p.ID, a.decide(p), 0))
+		})
+		if err = errors.Join(err, failed); err != nil {
+			return err
+		}
+	}
+}
+
+// close ends the arbiter and waits for it.
+func (a *arbiter) close() error {
+	_, err := unix.Write(a.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	a.wg.Wait()
+	return errors.Join(err, unix.Close(a.stop))
+}
+
+// release closes what was opened, but for stop.
+func (a *arbiter) release() {
+	if a.queue != nil {
+		a.queue.Close()
+	}
+	if a.diag != nil {
+		a.diag.Close()
+	}
+}
+
+// decide is asked about a SYN for which the kernel has found a listener.
+func (a *arbiter) decide(p *nfqueue.Packet) nfqueue.Verdict {
+	_, dest, ok := p.Ends()
+	if !ok {
+		return nfqueue.Accept
+	}
+	var err error
+	switch a.ownership(dest) {
+	case Ours:
+		err = a.r.Intercept(dest)
+	case Theirs:
+		err = a.r.leaveAlone(dest)
+	default:
+		return nfqueue.Drop
+	}
+	if err != nil {
+		a.r.opts.Log.WithError(err).WithField("destination", dest).Warn("redirect: a new listener")
+		return nfqueue.Drop
+	}
+	return nfqueue.Repeat
+}
+
+func (a *arbiter) ownership(dest netip.AddrPort) Ownership {
+	ls, err := a.listeners(dest)
+	if err != nil {
+		a.r.opts.Log.WithError(err).Warn("redirect: look for a listener")
+		return Unknown
+	}
+	if len(ls) == 0 {
+		return Unknown // it has gone meanwhile; the next SYN is refused
+	}
+	inodes := make([]uint32, len(ls))
+	for i := range ls {
+		if time.Since(a.theirs[ls[i].Cookie()]) < theirsFor {
+			return Theirs
+		}
+		inodes[i] = ls[i].Inode
+	}
+	o := a.r.opts.Owns(inodes)
+	if o == Theirs {
+		if len(a.theirs) >= maxTheirs {
+			clear(a.theirs)
+		}
+		for i := range ls {
+			a.theirs[ls[i].Cookie()] = time.Now()
+		}
+	}
+	return o
+}
+
+// listeners returns those that the kernel would choose from for dest: a socket
+// bound to the very address comes before one bound to any, and one of the same
+// family before an IPv6 socket that takes IPv4 too (inet_lookup_listener).
+func (a *arbiter) listeners(dest netip.AddrPort) ([]sockdiag.Socket, error) {
+	var ranked [3][]sockdiag.Socket
+	v4 := dest.Addr().Is4()
+	err := a.diag.Dump(sockdiag.Of(sockdiag.Listen), dest.Port(), func(s *sockdiag.Socket) error {
+		switch at := s.Local.Addr(); {
+		case s.Mark&MarkMask == MarkOwn:
+		case at == dest.Addr():
+			ranked[0] = append(ranked[0], *s)
+		case !at.IsUnspecified():
+		case v4 && !s.IPv6, !v4 && s.IPv6:
+			ranked[1] = append(ranked[1], *s)
+		case v4:
+			ranked[2] = append(ranked[2], *s)
+		}
+		return nil
+	})
+	for _, ls := range ranked {
+		if len(ls) > 0 {
+			return ls, err
+		}
+	}
+	return nil, err
+}
