@@ -11,22 +11,20 @@ var endMark = make([]byte, frameSize)
 // acknowledged: Commit returns the same error until Heal. ErrFull alone is not
 // kept: the next Commit tries again. In every case the batch is kept, not lost.
 func (j *Journal) Commit() error {
+	j.land(true)
 	if j.err != nil {
 		return j.err
 	}
-	if !j.inBatch {
+	if j.flightLen == 0 && !j.inBatch {
 		return nil
 	}
 	if j.opts.Durability == Memory && len(j.batch.buf) <= j.opts.MemoryBytes {
 		j.publish()
-		j.batchDone()
+		j.batchDone(&j.pending)
+		j.inBatch = false
 		return nil
 	}
-	if err := j.flush(); err != nil {
-		return err
-	}
-	j.batchDone()
-	return nil
+	return j.writeOut()
 }
 
 // Heal forgets the failure and commits the batch again, from the last position
@@ -35,17 +33,45 @@ func (j *Journal) Heal() error {
 	if j.closed {
 		return ErrClosed
 	}
+	j.land(true)
 	j.err = nil
 	return j.Commit()
 }
 
-func (j *Journal) batchDone() {
-	j.inBatch = false
+// writeOut writes what an earlier commit could not, and then the batch: each
+// is written only after the one before it was committed.
+func (j *Journal) writeOut() error {
+	if err := j.room(); err != nil {
+		return err
+	}
+	if j.flightLen > 0 {
+		if err := j.flush(&j.flight); err != nil {
+			j.fail(err)
+			return j.err
+		}
+		j.flightLen = 0
+		j.batchDone(&j.flightRecords)
+	}
+	if len(j.batch.buf) > 0 {
+		if err := j.flush(&j.batch); err != nil {
+			j.fail(err)
+			return j.err
+		}
+	}
+	if j.inBatch {
+		j.inBatch = false
+		j.batchDone(&j.pending)
+	}
+	return nil
+}
+
+// batchDone takes note of a commit, and resets the number of its records.
+func (j *Journal) batchDone(records *uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.stats.Commits++
-	j.stats.Records += j.pending
-	j.pending = 0
+	j.stats.Records += *records
+	*records = 0
 }
 
 // publish commits the batch to memory: readers see it from now on.
@@ -56,23 +82,27 @@ func (j *Journal) publish() {
 	j.committed.Store(uint64(j.batch.end()))
 }
 
-// flush writes the batch to segments.
-func (j *Journal) flush() error {
+// room returns ErrFull when the records would exceed MaxBytes on disk.
+func (j *Journal) room() error {
 	if live := int64(j.batch.end() - j.Start()); live > j.opts.MaxBytes {
 		return fmt.Errorf("journal: %d bytes: %w", live, ErrFull)
 	}
-	for len(j.batch.buf) > 0 {
+	return nil
+}
+
+// flush writes a batch to segments.
+func (j *Journal) flush(b *batch) error {
+	for len(b.buf) > 0 {
 		empty := j.active.off == headerSize
-		n := j.batch.whole(j.opts.SegmentBytes-frameSize-j.active.off, empty)
+		n := b.whole(j.opts.SegmentBytes-frameSize-j.active.off, empty)
 		var err error
 		if n > 0 {
-			err = j.writeBatch(n)
+			err = j.writeBatch(b, n)
 		} else {
-			err = j.roll()
+			err = j.roll(b.base)
 		}
 		if err != nil {
-			j.fail(err)
-			return j.err
+			return err
 		}
 	}
 	return nil
@@ -81,8 +111,7 @@ func (j *Journal) flush() error {
 // writeBatch writes the first n bytes of the batch to the active segment. If
 // it fails, nothing has changed but bytes behind the end, which the next try
 // overwrites.
-func (j *Journal) writeBatch(n int) error {
-	b := &j.batch
+func (j *Journal) writeBatch(b *batch, n int) error {
 	last := n == len(b.buf)
 	if last {
 		b.reserve(frameSize)
@@ -105,38 +134,38 @@ func (j *Journal) writeBatch(n int) error {
 			return err
 		}
 	}
-	j.written(n)
+	j.written(b, n)
 	return nil
 }
 
 // written takes note that the first n bytes of the batch are in the segment.
-func (j *Journal) written(n int) {
+func (j *Journal) written(b *batch, n int) {
 	j.active.off += int64(n)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	active := &j.segments[len(j.segments)-1]
-	active.end = j.batch.base + Position(n)
+	active.end = b.base + Position(n)
 	active.size = max(active.size, j.active.off+frameSize)
 	j.stats.Writes++
 	if j.opts.Durability == Disk {
 		j.stats.Syncs++
 	}
-	j.batch.drop(n)
+	b.drop(n)
 	if j.memory.frames != nil {
 		// What was in memory and is still in the batch stays visible there.
-		keep := int64(j.committed.Load()) - int64(j.batch.base)
+		keep := int64(j.committed.Load()) - int64(b.base)
 		j.memory = memoryTail{}
 		if keep > 0 {
-			j.memory = memoryTail{base: j.batch.base, frames: j.batch.buf[:keep]}
+			j.memory = memoryTail{base: b.base, frames: b.buf[:keep]}
 		}
 	}
-	j.committed.Store(max(j.committed.Load(), uint64(j.batch.base)))
+	j.committed.Store(max(j.committed.Load(), uint64(b.base)))
 }
 
 // roll begins the next segment where the written records end.
-func (j *Journal) roll() error {
+func (j *Journal) roll(base Position) error {
 	old := j.active.file
-	if err := j.createSegment(j.batch.base); err != nil {
+	if err := j.createSegment(base); err != nil {
 		return fmt.Errorf("new segment: %w", err)
 	}
 	if err := old.Close(); err != nil {

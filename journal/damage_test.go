@@ -246,18 +246,18 @@ func TestStaleRecordsOfARecycledSegmentAreNotRead(t *testing.T) {
 			i := 0
 			for ; j.Stats().Segments < 3; i++ {
 				numbered(j, i, 100)
-				require.NoError(t, errors.Join(j.Commit(), j.flush()))
+				require.NoError(t, errors.Join(j.Commit(), j.writeOut()))
 			}
 			require.NoError(t, j.TrimBefore(j.Committed()))
 			require.Equal(t, 1, j.Stats().Spares)
 			for ; j.Stats().Spares == 1; i++ {
 				numbered(j, i, 100)
-				require.NoError(t, errors.Join(j.Commit(), j.flush()))
+				require.NoError(t, errors.Join(j.Commit(), j.writeOut()))
 			}
 			for k := range n {
 				numbered(j, i, k)
 				i++
-				require.NoError(t, errors.Join(j.Commit(), j.flush()))
+				require.NoError(t, errors.Join(j.Commit(), j.writeOut()))
 			}
 			// The process is killed here: nothing is cut.
 			after := o.FS.(*vfs.MemFS).CrashClone(vfs.AllWritten, nil)

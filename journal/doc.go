@@ -8,6 +8,9 @@
 //	j.AppendInput(conn, offset, outPos, payload) // into the batch: no I/O, no allocation
 //	err = j.Commit()                             // the batch is durable now
 //
+// or, where a disk must not be waited for, CommitBehind, which lets another
+// goroutine write and sync while the next batch is being filled.
+//
 // Readers, and TrimBefore, may run in other goroutines:
 //
 //	r, err := j.NewReader(from)

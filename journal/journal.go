@@ -11,9 +11,9 @@ import (
 	"github.com/crsc-io/crsc/internal/vfs"
 )
 
-// Journal is an open journal. Append…, Commit, Heal, End, Pending, Close and
-// Destroy belong to one goroutine, the writer; the other methods may be called
-// from any.
+// Journal is an open journal. Append…, Commit, CommitBehind, Heal, End, Pending,
+// Close and Destroy belong to one goroutine, the writer; the other methods may be
+// called from any.
 type Journal struct {
 	opts      Options
 	id        uint64
@@ -28,6 +28,14 @@ type Journal struct {
 	pending uint64 // records appended since the last Commit
 	err     error  // sticky failure
 	closed  bool   // written under trimMu, too
+
+	// flight is a batch that was handed over for committing. While flying is
+	// set it belongs to that goroutine, with active and seq.
+	flight        batch
+	flightLen     int    // its size when it was handed over; 0: it is committed
+	flightRecords uint64 // in it
+	flying        bool
+	landed        chan error // capacity 1
 
 	// committed is a Position. Written by the writer, read by anyone.
 	committed atomic.Uint64
@@ -70,7 +78,7 @@ func Open(o Options) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	j := &Journal{opts: o, lock: lock, readers: map[*Reader]Position{}}
+	j := &Journal{opts: o, lock: lock, readers: map[*Reader]Position{}, landed: make(chan error, 1)}
 	if err := j.recover(); err != nil {
 		return nil, errors.Join(err, j.release())
 	}
@@ -93,9 +101,9 @@ func (j *Journal) Start() Position {
 	return j.segments[0].base
 }
 
-// Pending returns the size of the batch that is not committed, or committed to
-// memory only, in bytes. It grows while the journal can't be written.
-func (j *Journal) Pending() int { return len(j.batch.buf) }
+// Pending returns the size of what is not committed, or committed to memory
+// only, in bytes. It grows while the journal can't be written.
+func (j *Journal) Pending() int { return len(j.batch.buf) + j.flightLen }
 
 // Err returns the failure that Commit repeats until Heal, or nil.
 func (j *Journal) Err() error { return j.err }
@@ -108,7 +116,7 @@ func (j *Journal) Close() error {
 	}
 	err := j.Commit()
 	if err == nil {
-		err = j.flush()
+		err = j.writeOut()
 	}
 	j.trimMu.Lock()
 	defer j.trimMu.Unlock()
@@ -125,6 +133,7 @@ func (j *Journal) Destroy() error {
 	if j.closed {
 		return ErrClosed
 	}
+	j.land(true)
 	j.trimMu.Lock()
 	defer j.trimMu.Unlock()
 	j.closed, j.err = true, ErrClosed

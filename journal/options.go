@@ -55,7 +55,8 @@ type Options struct {
 	// while the journal can't be written; 64 MiB by default. See ErrBatchFull.
 	MaxBatchBytes int
 
-	// Now is the clock that stamps batches; time.Now by default.
+	// Now is the clock that stamps batches; time.Now by default. It is called in
+	// two goroutines.
 	Now func() time.Time
 }
 

@@ -35,24 +35,26 @@ func (p *Proxy) handleCloses() {
 			p.acceptClose(c)
 		}
 	}
+	p.box.ends = append(p.box.ends, p.closes...)
+	p.closes = p.closes[:0]
 }
 
 // acceptClose believes that the living application ended the connection.
 func (p *Proxy) acceptClose(c *conn) {
 	c.suspect = false
 	c.closing[legSide] = true
-	p.appendClose(c, journal.Out, c.failed[legSide], c.outPos)
+	c.endAt = p.appendClose(c, journal.Out, c.failed[legSide], c.outPos)
 }
 
-func (p *Proxy) appendClose(c *conn, dir journal.Direction, reset bool, offset uint64) {
+func (p *Proxy) appendClose(c *conn, dir journal.Direction, reset bool, offset uint64) journal.Position {
 	if p.failed != nil {
-		return
+		return 0
 	}
 	kind := journal.FIN
 	if reset {
 		kind = journal.RST
 	}
-	p.opts.Journal.AppendClose(c.id, dir, kind, offset)
+	return p.opts.Journal.AppendClose(c.id, dir, kind, offset)
 }
 
 // suspectClose holds a close back: a process of the container is dying, and the
@@ -96,27 +98,24 @@ func (p *Proxy) checkSuspects() {
 	}
 }
 
-// reapClosed passes ends of streams on, once the bytes before them are out.
-func (p *Proxy) reapClosed() {
-	if p.phase == crashed || p.phase == replaying {
-		return
+// reapClosed passes the end of a stream on, once the bytes before it are out.
+func (p *Proxy) reapClosed(c *conn) {
+	switch {
+	case c.gone || p.phase == crashed || p.phase == replaying:
+		// goLive looks at every connection again.
+	case !c.closing[clientSide] && (c.eof[clientSide] || c.failed[clientSide]):
+		// Seen when output was sent, after the closes of this round were
+		// journaled: the next round does both.
+		p.closes = append(p.closes, c)
+	default:
+		p.finishClose(c)
 	}
-	list := p.closes
-	p.closes = p.closes[len(p.closes):]
-	for _, c := range list {
-		switch {
-		case c.gone:
-		case !c.closing[clientSide] && (c.eof[clientSide] || c.failed[clientSide]):
-			// Seen when output was sent, after the closes of this round were
-			// journaled: the next round does both.
-			p.closes = append(p.closes, c)
-		default:
-			p.finishClose(c)
-		}
-	}
-	if len(p.closes) == 0 {
-		p.closes = list[:0]
-	}
+}
+
+// outputEnded reports that the application's end of the stream may be passed
+// on: its output is with the client, and the end is committed.
+func (p *Proxy) outputEnded(c *conn) bool {
+	return c.closing[legSide] && c.out.empty() && c.boxed == 0 && (p.failed != nil || p.opts.Journal.Committed() > c.endAt)
 }
 
 func (p *Proxy) finishClose(c *conn) {
@@ -129,14 +128,14 @@ func (p *Proxy) finishClose(c *conn) {
 	case c.closing[clientSide] && c.failed[clientSide]:
 		p.destroy(c, true)
 	case c.closing[legSide] && c.failed[legSide]:
-		if c.out.empty() || c.ghost() {
+		if c.ghost() || p.outputEnded(c) {
 			p.destroy(c, true)
 		}
 	default:
 		if c.closing[clientSide] && c.in.empty() && !c.connecting {
 			p.shutLeg(c)
 		}
-		if c.closing[legSide] && c.out.empty() {
+		if p.outputEnded(c) {
 			p.shutClient(c)
 		}
 		if (c.ghost() || c.shut[clientSide] && c.shut[legSide]) && c.closing[legSide] {

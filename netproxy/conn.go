@@ -58,16 +58,19 @@ type conn struct {
 	readable   [2]bool // level kept over edge-triggered epoll, by side
 	hup        [2]bool // a FIN or an error is waiting behind the data
 	writable   [2]bool
-	eof        [2]bool // FIN was read from this side
-	failed     [2]bool // RST or another error was seen on this side
-	shut       [2]bool // FIN was sent to this side
-	closing    [2]bool // the close from this side was journaled and may be passed on
-	suspect    bool    // the leg ended and the application may be dying
-	inflight   bool    // counted in Proxy.inflight
-	listed     bool    // on the active list
-	waiting    bool    // in the serial queue
-	gone       bool    // taken out of the slots
-	borrowed   bool    // legPort does not come from the allocator
+	eof        [2]bool          // FIN was read from this side
+	failed     [2]bool          // RST or another error was seen on this side
+	shut       [2]bool          // FIN was sent to this side
+	closing    [2]bool          // the close from this side was journaled and may be passed on
+	suspect    bool             // the leg ended and the application may be dying
+	inflight   bool             // counted in Proxy.inflight
+	listed     bool             // on the active list
+	parked     bool             // on the list of those that wait for a commit
+	boxed      int              // output items in outboxes
+	endAt      journal.Position // of the record of the application's close
+	waiting    bool             // in the serial queue
+	gone       bool             // taken out of the slots
+	borrowed   bool             // legPort does not come from the allocator
 	acceptedAt journal.Position
 	// spans tell where in the journal the input is that the application has
 	// perhaps not received yet, oldest first.

@@ -27,7 +27,8 @@
 //     goroutines reach it through commands only.
 //   - Input is forwarded to the application before it is committed to the
 //     journal; output leaves for a client only after all input and all order
-//     records that precede it are committed (output commit).
+//     records that precede it are committed (output commit). The loop does not
+//     wait for a disk: output that does lies in an outbox meanwhile.
 //   - Memory per connection is at most one buffer in each direction; a full
 //     buffer stops reading, so back-pressure reaches the sender.
 //   - A stream offset counts bytes since the connection was opened and never

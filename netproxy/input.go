@@ -21,6 +21,10 @@ func (p *Proxy) pumpInput(c *conn) {
 		return
 	}
 	for budget := inputBudget; budget > 0; {
+		if p.congested() {
+			p.park(c)
+			return
+		}
 		if !c.readable[clientSide] || c.eof[clientSide] || c.failed[clientSide] || !c.in.empty() || c.waiting {
 			return
 		}

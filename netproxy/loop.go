@@ -153,15 +153,11 @@ func (p *Proxy) turn(timeoutUS int64) error {
 		return err
 	}
 	p.handleCloses()
-	if n == 0 || p.mustCommit() {
-		if err := p.commit(); err != nil {
-			return err
-		}
+	if err := p.commitRound(n == 0); err != nil {
+		return err
 	}
-	p.flushOutput()
 	p.checkSuspects()
 	p.checkTrigger()
-	p.reapClosed()
 	p.expireGhosts()
 	return nil
 }
@@ -245,7 +241,7 @@ const lazyBytes = 128 << 10
 // was appended. Input alone can wait for the output that it causes, and then
 // costs no write of its own.
 func (p *Proxy) mustCommit() bool {
-	return len(p.outq) > 0 || len(p.closes) > 0 || p.phase != live || p.uncommitted() > lazyBytes
+	return len(p.box.items) > 0 || len(p.box.ends) > 0 || p.phase != live || p.uncommitted() > lazyBytes
 }
 
 // uncommitted is what was appended since the last commit, in bytes.
@@ -282,6 +278,6 @@ func (p *Proxy) fault(err error) {
 		p.activate(c)
 	}
 	p.serial = p.serial[:0]
-	p.flushOutput()
+	p.letOutAll()
 	p.opts.OnFault(err)
 }

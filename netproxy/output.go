@@ -35,11 +35,16 @@ func (p *Proxy) pumpOutput(c *conn) {
 		if room == 0 {
 			return
 		}
-		if len(p.arena)-p.arenaLen < readSize {
+		if p.box.left() < readSize {
+			if p.behind {
+				p.park(c)
+				return
+			}
 			break // the rest in the next round
 		}
-		room = min(room, len(p.arena)-p.arenaLen)
-		n, e := recvNB(c.legFD, p.arena[p.arenaLen:p.arenaLen+room])
+		room = min(room, p.box.left())
+		data := p.box.arena[p.box.used : p.box.used+room]
+		n, e := recvNB(c.legFD, data)
 		switch {
 		case e == syscall.EAGAIN:
 			c.readable[legSide] = false
@@ -57,9 +62,8 @@ func (p *Proxy) pumpOutput(c *conn) {
 		if n < room && !c.hup[legSide] {
 			c.readable[legSide] = false
 		}
-		data := p.arena[p.arenaLen : p.arenaLen+n]
-		p.arenaLen += n
-		p.output(c, data)
+		p.box.used += n
+		p.output(c, data[:n])
 		if p.phase == holding {
 			p.ackLeg(c)
 		}
@@ -72,9 +76,9 @@ func (p *Proxy) pumpOutput(c *conn) {
 func (p *Proxy) room(c *conn) int {
 	switch {
 	case c.out.empty() || p.draining || c.diverged:
-		return len(p.arena)
+		return arenaSize
 	case c.outPos < c.outRead:
-		return int(min(c.outRead-c.outPos, uint64(len(p.arena))))
+		return int(min(c.outRead-c.outPos, arenaSize))
 	}
 	return 0
 }
@@ -108,7 +112,7 @@ func (p *Proxy) output(c *conn, data []byte) {
 	c.outPos += uint64(len(data))
 	c.outRead = c.outPos
 	if !c.ghost() {
-		p.outq = append(p.outq, outItem{c, data})
+		p.box.put(c, data)
 	}
 }
 
@@ -174,19 +178,6 @@ func (p *Proxy) differ(c *conn) {
 		}
 		p.closes = append(p.closes, c)
 	}
-}
-
-// flushOutput lets out what the commit of this round allows.
-func (p *Proxy) flushOutput() {
-	for i := range p.outq {
-		it := &p.outq[i]
-		if !it.c.gone && !it.c.diverged {
-			p.sendOutput(it.c, it.data)
-		}
-		*it = outItem{}
-	}
-	p.outq = p.outq[:0]
-	p.arenaLen = 0
 }
 
 // sendOutput writes pending output and then data to the client; what the

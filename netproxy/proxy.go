@@ -38,8 +38,9 @@ type Proxy struct {
 	rules *redirect.Redirect
 	ports *tcprepair.Ports
 	src   order.Source
-	// onEvent is the method onConsumed, bound once.
+	// onEvent and wakeFn are the methods onConsumed and wake, bound once.
 	onEvent func(order.Event)
+	wakeFn  func()
 	// srcReason says why the order source is not the preferred one.
 	srcReason string
 
@@ -83,9 +84,10 @@ type Proxy struct {
 	// ghostsUntil is when connections without a client are dropped.
 	ghostsUntil time.Time
 	scratch     []byte
-	arena       []byte
-	arenaLen    int
-	outq        []outItem
+	box         *outbox // of this round
+	away        *outbox // waits for the commit under way, if behind is set
+	behind      bool
+	parked      []*conn // wait for the commit under way
 	pool        bufPool
 	events      []unix.EpollEvent
 	rep         *replayState
@@ -95,11 +97,6 @@ type Proxy struct {
 	triggered              bool
 
 	stats counters
-}
-
-type outItem struct {
-	c    *conn
-	data []byte
 }
 
 // counters are written by the loop and read by anybody.
@@ -138,10 +135,10 @@ func New(opts Options) (_ *Proxy, err error) {
 		opts: opts, epfd: -1, wakefd: -1, netns: -1,
 		cmds: make(chan command, 16), done: make(chan struct{}),
 		conns: map[uint32]*conn{}, byApp: map[uint64]*conn{}, nextID: 1,
-		scratch: make([]byte, 64<<10), arena: make([]byte, 512<<10),
+		scratch: make([]byte, 64<<10), box: newOutbox(), away: newOutbox(),
 		events: make([]unix.EpollEvent, 512),
 	}
-	p.onEvent = p.onConsumed
+	p.onEvent, p.wakeFn = p.onConsumed, p.wake
 	defer func() {
 		if err != nil {
 			p.release()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
 	"github.com/crsc-io/crsc/netproxy/netns"
 	"github.com/crsc-io/crsc/netproxy/order"
@@ -21,10 +22,13 @@ import (
 
 var kinds = map[string]order.Kind{"tracepoint": order.Tracepoint, "serial": order.Serial}
 
+// forEachOrder runs a test with both kinds of order, and with a journal that is
+// committed behind.
 func forEachOrder(t *testing.T, fn func(t *testing.T, r *rig)) {
 	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) { fn(t, newRig(t, kind)) })
 	}
+	t.Run("disk", func(t *testing.T) { fn(t, newRigIn(t, order.Tracepoint, journal.Options{Durability: journal.Disk})) })
 }
 
 func TestRequestsPassInBothFamilies(t *testing.T) {

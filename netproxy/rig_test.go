@@ -41,10 +41,17 @@ type rig struct {
 
 func newRig(t testing.TB, kind order.Kind, exclude ...uint16) *rig {
 	t.Helper()
+	return newRigIn(t, kind, journal.Options{}, exclude...)
+}
+
+// newRigIn is newRig with a journal of the given options.
+func newRigIn(t testing.TB, kind order.Kind, o journal.Options, exclude ...uint16) *rig {
+	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), death: InitDying}
 	r.app, r.client = nstest.Pair(t)
 	var err error
-	r.journal, err = journal.Open(journal.Options{Dir: filepath.Join(r.dir, "journal")})
+	o.Dir = filepath.Join(r.dir, "journal")
+	r.journal, err = journal.Open(o)
 	require.NoError(t, err)
 	log := logrus.New()
 	log.SetOutput(testWriter{t})

@@ -43,6 +43,11 @@ func Dial(ns int, s Spec) (fd int, err error) {
 	return -1, fmt.Errorf("connect leg %v-%v: %w", s.Client, s.App, err)
 }
 
+// legCongestion is the congestion control of legs. It is built into every
+// kernel, and there is no network to learn about on loopback: BBR, the default
+// of some hosts, would pace what is sent with timers.
+const legCongestion = "reno"
+
 // open makes the socket with the options of every leg.
 func open(ns int, s Spec) (fd int, err error) {
 	n := networkOf(s.App.Addr())
@@ -63,6 +68,10 @@ func open(ns int, s Spec) (fd int, err error) {
 			unix.Close(fd)
 			return -1, fmt.Errorf("setsockopt %d/%d: %w", o[0], o[1], err)
 		}
+	}
+	if err := unix.SetsockoptString(fd, unix.SOL_TCP, unix.TCP_CONGESTION, legCongestion); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("setsockopt TCP_CONGESTION %s: %w", legCongestion, err)
 	}
 	return fd, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"regexp"
 	"time"
 
 	"github.com/crsc-io/crsc/testing/bench"
@@ -15,6 +16,7 @@ type Benchmark struct {
 	length   time.Duration
 	bulk     int
 	variants bool
+	only     *regexp.Regexp
 }
 
 // Name implements bench.Benchmark.
@@ -26,6 +28,11 @@ func (b *Benchmark) Flags(f *flag.FlagSet) {
 	f.DurationVar(&b.length, "length", 200*time.Millisecond, "length of one measurement, roughly; longer is steadier")
 	f.IntVar(&b.bulk, "bulk", 100, "MB to transfer in each direction")
 	f.BoolVar(&b.variants, "variants", true, "compare orders, durability classes and checkpoints too")
+	b.only = regexp.MustCompile("")
+	f.Func("only", "measure only loads whose metric matches this `regexp`, such as redis_set_50$", func(s string) (err error) {
+		b.only, err = regexp.Compile(s)
+		return err
+	})
 }
 
 // Run implements bench.Benchmark.
@@ -49,6 +56,9 @@ func (b *Benchmark) compare(ctx context.Context, l *lab, out *bench.Results) err
 	main := []*target{l.direct, l.haproxy, l.ours}
 	var cells []*measured
 	for _, c := range grid() {
+		if !b.only.MatchString(c.metric()) {
+			continue
+		}
 		targets := main
 		if c.op == "set" && c.conns == 50 {
 			targets = append(targets[:3:3], l.haproxyAll)

@@ -1,0 +1,128 @@
+package netproxy
+
+import "github.com/crsc-io/crsc/journal"
+
+// outbox holds what may leave only after a commit: output for clients, and the
+// ends of streams, which come after the output before them.
+type outbox struct {
+	arena []byte // the output's bytes, as they were read
+	used  int    // of the arena
+	items []outItem
+	ends  []*conn
+	// upto is the journal position that must be committed first.
+	upto journal.Position
+}
+
+type outItem struct {
+	c    *conn
+	data []byte // in the arena
+}
+
+const arenaSize = 512 << 10
+
+func newOutbox() *outbox { return &outbox{arena: make([]byte, arenaSize)} }
+
+// left is the room in the arena.
+func (b *outbox) left() int { return len(b.arena) - b.used }
+
+func (b *outbox) put(c *conn, data []byte) {
+	c.boxed++
+	b.items = append(b.items, outItem{c, data})
+}
+
+// maxBehind is how much may be appended while the journal is being written
+// before input is left to the clients' sockets, in bytes.
+const maxBehind = 8 << 20
+
+// commitRound commits what this round appended, if something waits for it, and lets
+// out what a commit allows. In class disk a commit takes a while: the round's
+// outbox is put aside until it has ended, and rounds go on with another.
+func (p *Proxy) commitRound(idle bool) error {
+	if !idle && !p.behind && !p.mustCommit() {
+		p.box.used = 0 // what was read was swallowed
+		return nil
+	}
+	if p.failed != nil {
+		p.letOutAll()
+		return nil
+	}
+	if p.phase != live {
+		// Whoever changed the phase relies on everything being settled.
+		if err := p.commit(); err != nil {
+			return err
+		}
+		p.letOutAll()
+		return nil
+	}
+	j := p.opts.Journal
+	if _, err := j.CommitBehind(p.wakeFn); err != nil {
+		return err
+	}
+	if p.behind && j.Committed() >= p.away.upto {
+		p.landed()
+	}
+	if p.behind {
+		return nil // the commit of an earlier round is under way
+	}
+	p.committed = j.End()
+	if j.Committed() == j.End() {
+		p.letOut(p.box)
+		return nil
+	}
+	p.box.upto = j.End()
+	p.box, p.away, p.behind = p.away, p.box, true
+	return nil
+}
+
+// landed lets out what waited for the commit that has just ended, and lets
+// those go on that had to stop meanwhile.
+func (p *Proxy) landed() {
+	p.behind = false
+	p.letOut(p.away)
+	parked := p.parked
+	p.parked = p.parked[:0]
+	for _, c := range parked {
+		c.parked = false
+		p.activate(c)
+	}
+}
+
+// letOutAll lets everything out, in order.
+func (p *Proxy) letOutAll() {
+	if p.behind {
+		p.landed()
+	}
+	p.letOut(p.box)
+}
+
+// letOut sends the output and passes the ends on.
+func (p *Proxy) letOut(b *outbox) {
+	for i := range b.items {
+		it := &b.items[i]
+		it.c.boxed--
+		if !it.c.gone && !it.c.diverged {
+			p.sendOutput(it.c, it.data)
+		}
+		*it = outItem{}
+	}
+	b.items, b.used = b.items[:0], 0
+	for i, c := range b.ends {
+		p.reapClosed(c)
+		b.ends[i] = nil
+	}
+	b.ends = b.ends[:0]
+}
+
+// park stops a connection until the commit under way has ended.
+func (p *Proxy) park(c *conn) {
+	if !c.parked {
+		c.parked = true
+		p.parked = append(p.parked, c)
+	}
+}
+
+// congested reports that so much waits to be written to the journal that input
+// must wait, too.
+func (p *Proxy) congested() bool {
+	return p.behind && p.opts.Journal.Pending() > maxBehind
+}
