@@ -19,7 +19,7 @@ GOTEST  := go test -race -count=1 -vet=off -p 1 -timeout 20m
 
 .PHONY: help
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 .PHONY: setup
 setup: ## install what the tests and the demo need, into a cache; 4 min the first time
@@ -30,10 +30,11 @@ criu: ## build only CRIU, into the cache
 	@exec testing/env/install packages criu
 
 .PHONY: build
-build: ## build bin/containerd-shim-crsc-v1 and bin/crsc
+build: ## build bin/containerd-shim-crsc-v1, bin/crsc and bin/crsc-node
 	@mkdir -p bin
 	$(BUILD) -o bin/containerd-shim-crsc-v1 ./cmd/containerd-shim-crsc-v1
 	$(BUILD) -o bin/crsc ./cmd/crsc
+	$(BUILD) -o bin/crsc-node ./cmd/crsc-node
 
 .PHONY: demo
 demo: setup build ## five crashes under load, and what clients noticed; half a minute
@@ -56,6 +57,12 @@ critest: setup build ## the CRI conformance suite with the stock shim and with o
 	@CGO_ENABLED=0 go build -o bin/testing/crsc-critest ./testing/critest/cmd/crsc-critest
 	@CGO_ENABLED=0 go build -ldflags '-s -w' -o bin/testing/critest-program ./testing/critest/program
 	@exec bin/testing/crsc-critest -out $(OUT)/critest.json $(ARGS)
+
+.PHONY: k8s
+k8s: setup build ## a real Kubernetes with crsc from deploy/; five minutes, the first time fifteen
+	@exec testing/env/install kubernetes node
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-k8s ./testing/k8s/cmd/crsc-k8s
+	@exec bin/testing/crsc-k8s -out $(OUT)/k8s.json $(ARGS)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, import directions

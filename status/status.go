@@ -15,6 +15,8 @@ import (
 type Status struct {
 	ID        string `json:"id"`
 	Namespace string `json:"namespace"`
+	// Pod is there if the container belongs to one of Kubernetes.
+	Pod *Pod `json:"pod,omitempty"`
 	// Protected says that a crash now would be hidden; otherwise Reason says
 	// why not.
 	Protected bool   `json:"protected"`

@@ -59,7 +59,7 @@ func NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error
 		log:    logrus.WithFields(logrus.Fields{"id": c.ID(), "namespace": c.Namespace()}),
 		exits:  make(chan lifecycle.Exit, 16),
 		budget: budget{limit: cfg.Budget},
-		status: status.Status{ID: c.ID(), Namespace: c.Namespace(), Phase: "created", ShimPid: os.Getpid()},
+		status: status.Status{ID: c.ID(), Namespace: c.Namespace(), Phase: "created", ShimPid: os.Getpid(), Pod: status.PodOf(c.Annotations())},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.sched = newScheduler(cfg, g.checkpoint, g.checkpointFailed, func() amount { return g.moment().journaled })

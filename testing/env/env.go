@@ -54,7 +54,7 @@ func Locate(instance string) (*Env, error) {
 		Root: root, Dir: dir, Name: name, Namespace: name,
 		Address:  filepath.Join(dir, "containerd.sock"),
 		StateDir: filepath.Join(dir, "crsc"),
-		ToolsDir: filepath.Join(cacheDir(), "bin"),
+		ToolsDir: filepath.Join(CacheDir(), "bin"),
 	}
 	// sun_path holds 108 bytes with its terminating NUL.
 	if n := len(e.Address + ".ttrpc"); n > 107 {
@@ -88,8 +88,8 @@ func cloneRoot() (string, error) {
 	}
 }
 
-// cacheDir is the directory that testing/env/install fills.
-func cacheDir() string {
+// CacheDir is the directory that testing/env/install fills.
+func CacheDir() string {
 	if dir := os.Getenv("CRSC_CACHE"); dir != "" {
 		return dir
 	}

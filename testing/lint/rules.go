@@ -20,6 +20,9 @@ func rules() []rule {
 	return []rule{
 		{"cmd/containerd-shim-crsc-v1", []string{"shim", "config"}},
 		{"cmd/crsc", []string{"journal", "oci", "config", "status", "internal/vfs"}},
+		{"cmd/crsc-node", []string{"node", "node/agent", "config"}},
+		{"node", nil},
+		{"node/agent", []string{"status"}},
 		{"shim", []string{"shim/task", "shim/lifecycle", "shim/recovery", "netproxy", "criu", "layer", "oci", "journal", "config", "internal/vfs"}},
 		{"shim/task", []string{"shim/lifecycle"}},
 		{"shim/lifecycle", []string{"config"}},

@@ -26,13 +26,9 @@ func Import(ctx context.Context, e *env.Env, name string) (ref string, err error
 		return "", err
 	}
 	ref = Ref(name)
-	tree, err := build(r)
+	file, want, err := archived(ref, r)
 	if err != nil {
-		return "", fmt.Errorf("image %s: %w", name, err)
-	}
-	file, want, err := cached(filepath.Join(filepath.Dir(e.ToolsDir), "images"), ref, r, tree)
-	if err != nil {
-		return "", fmt.Errorf("image %s: %w", name, err)
+		return "", err
 	}
 	have, err := e.Ctr(ctx, "images", "ls", "name=="+ref)
 	if err != nil {
@@ -43,6 +39,47 @@ func Import(ctx context.Context, e *env.Env, name string) (ref string, err error
 	}
 	_, err = e.Ctr(ctx, "images", "import", "--local", file)
 	return ref, err
+}
+
+// Archive builds an image, or finds it in the cache, and returns the tar file
+// to import and the name that the image has in it.
+func Archive(name string) (file, ref string, err error) {
+	r, err := lookup(name)
+	if err != nil {
+		return "", "", err
+	}
+	file, _, err = archived(Ref(name), r)
+	return file, Ref(name), err
+}
+
+// Image is one that is not in the table of images, made of programs that the
+// caller has built.
+type Image struct {
+	Name, Ref  string // of the archive in the cache; in containerd
+	Entrypoint []string
+	User       string            // uid:gid; default 0:0
+	Programs   map[string]string // path in the image to file on the host; their libraries come along
+}
+
+// Archive builds the image, or finds it in the cache, and returns the tar file.
+func (i Image) Archive() (file string, err error) {
+	r := recipe{name: i.Name, entrypoint: i.Entrypoint, user: i.User, workDir: "/", programs: i.Programs}
+	if r.user == "" {
+		r.user = "0:0"
+	}
+	file, _, err = archived(i.Ref, r)
+	return file, err
+}
+
+func archived(ref string, r recipe) (file string, d digest.Digest, err error) {
+	tree, err := build(r)
+	if err != nil {
+		return "", "", fmt.Errorf("image %s: %w", r.name, err)
+	}
+	if file, d, err = cached(filepath.Join(env.CacheDir(), "images"), ref, r, tree); err != nil {
+		err = fmt.Errorf("image %s: %w", r.name, err)
+	}
+	return file, d, err
 }
 
 func lookup(name string) (recipe, error) {

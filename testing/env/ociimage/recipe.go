@@ -20,6 +20,7 @@ type recipe struct {
 	user       string // uid:gid
 	dirs       []dir
 	files      []file
+	programs   map[string]string // path in the image to one of the host
 }
 
 type dir struct {
@@ -43,6 +44,11 @@ func recipes() []recipe {
 		entrypoint: []string{"/bin/sh"},
 		workDir:    "/",
 		user:       "0:0",
+	}, {
+		name:       "pause", // that of a pod's sandbox
+		entrypoint: []string{"/bin/sleep", "2147483647"},
+		workDir:    "/",
+		user:       "65534:65534",
 	}, {
 		name:     "redis",
 		packages: []string{"redis-server", "redis-tools"},

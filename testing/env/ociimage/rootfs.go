@@ -33,7 +33,7 @@ var skipped = []string{
 }
 
 // applets are the names under which BusyBox is linked.
-const applets = "cat chmod cp date dd echo env false grep head hostname id kill ln ls mkdir mount mv nc netstat ps pwd rm sed sh sleep sort stat stty tail test touch tr true tty uname vi wc wget"
+const applets = "cat chmod cp date dd echo env false grep head hostname id kill ln ls mkdir mount mv nc netstat ps pwd rm sed sh sleep sort stat stty tail tar test touch tr true tty uname vi wc wget"
 
 // build collects the tree of an image.
 func build(r recipe) (rootfs, error) {
@@ -47,12 +47,17 @@ func build(r recipe) (rootfs, error) {
 	if err != nil {
 		return nil, err
 	}
-	libraries, err := closure(files)
+	libraries, err := closure(slices.AppendSeq(slices.Clone(files), maps.Values(r.programs)))
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range slices.Concat(files, libraries) {
 		if err := tree.addHost(f); err != nil {
+			return nil, err
+		}
+	}
+	for path, source := range r.programs {
+		if err := tree.addProgram(path, source); err != nil {
 			return nil, err
 		}
 	}
@@ -169,6 +174,17 @@ func (t rootfs) addHost(path string) error {
 		return nil // dangling, or a directory whose files come by themselves
 	}
 	return t.addHost(target)
+}
+
+// addProgram takes a file of the host under another path.
+func (t rootfs) addProgram(path, source string) error {
+	st, err := os.Stat(source)
+	if err != nil {
+		return err
+	}
+	t.parents(path)
+	t[path[1:]] = entry{header: tar.Header{Typeflag: tar.TypeReg, Name: path[1:], Mode: 0o755, Size: st.Size()}, source: source}
+	return nil
 }
 
 func (t rootfs) addLink(path, target string) {

@@ -1,0 +1,12 @@
+package node
+
+import "errors"
+
+var (
+	// ErrConfig is returned when containerd's configuration can't be extended
+	// without a risk for what it says now. The node is as it was.
+	ErrConfig = errors.New("containerd's configuration")
+	// ErrRestart is returned when containerd does not come back, or can't be
+	// restarted from here.
+	ErrRestart = errors.New("restart of containerd")
+)

@@ -1,0 +1,147 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// newMain is the main configuration file of a node that has none: containerd
+// runs with its defaults there, and keeps them.
+const newMain = "# Written by crsc-node.\nversion = 3\n"
+
+// defaultNodeFile is the node file of a node that has none.
+const defaultNodeFile = "# The settings are in docs/CONFIGURATION.md.\ncriu = %q\n"
+
+// nodeFilePath is where the shim looks for the node file.
+const nodeFilePath = "/etc/crsc/config.toml"
+
+// Install puts everything onto the node that is not there already. It may be
+// repeated at any time; it then brings programs and configuration up to date.
+// When containerd's configuration can't be extended safely the error wraps
+// ErrConfig, and containerd's files are as they were.
+func Install(ctx context.Context, o Options) error {
+	o, err := o.defaultsAndValidate()
+	if err != nil {
+		return err
+	}
+	if err := copyPrograms(o.Source, o.here(filepath.Join(o.Prefix, "bin")), o.Log); err != nil {
+		return fmt.Errorf("programs: %w", err)
+	}
+	if err := o.writeNodeFile(); err != nil {
+		return fmt.Errorf("node file: %w", err)
+	}
+	changed, err := o.configure(ctx)
+	if err != nil || !changed {
+		return err
+	}
+	return o.restart(ctx)
+}
+
+func (o Options) writeNodeFile() error {
+	path := o.here(nodeFilePath)
+	if o.NodeFile != "" {
+		text, err := os.ReadFile(o.NodeFile)
+		if err != nil {
+			return err
+		}
+		if changed, err := put(path, text, 0o644); err != nil || !changed {
+			return err
+		}
+		o.Log("wrote %s", nodeFilePath)
+		return nil
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, err := put(path, fmt.Appendf(nil, defaultNodeFile, filepath.Join(o.Prefix, "bin", "criu")), 0o644)
+	return err
+}
+
+// configure gives containerd our runtime. It says whether containerd must be
+// restarted.
+func (o Options) configure(ctx context.Context) (changed bool, err error) {
+	d, err := o.daemon()
+	if err != nil {
+		return false, err
+	}
+	main, err := save(o.here(o.Containerd))
+	if err != nil {
+		return false, err
+	}
+	extra, err := save(o.here(o.dropIn()))
+	if err != nil {
+		return false, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, main.restore(), extra.restore())
+		}
+	}()
+	if main.none {
+		if _, err := put(main.path, []byte(newMain), 0o644); err != nil {
+			return false, err
+		}
+		main.text = []byte(newMain)
+	}
+	before, err := d.effective(ctx, o.Host, o.Containerd)
+	if err != nil {
+		return false, err
+	}
+	changed, err = o.writeConfig(main.text, before)
+	if err != nil || !changed {
+		return false, err
+	}
+	after, err := d.effective(ctx, o.Host, o.Containerd)
+	if err != nil {
+		return false, err
+	}
+	return true, o.compare(before, after)
+}
+
+// writeConfig writes the drop-in, and the import of it.
+func (o Options) writeConfig(main []byte, effective table) (changed bool, err error) {
+	m, err := parseMain(main)
+	if err != nil {
+		return false, fmt.Errorf("%w: %s: %w", ErrConfig, o.Containerd, err)
+	}
+	text, err := dropIn(m.Version, effective, o.shim())
+	if err != nil {
+		return false, err
+	}
+	if changed, err = put(o.here(o.dropIn()), text, 0o644); err != nil {
+		return false, err
+	}
+	if changed {
+		o.Log("wrote %s (version %d)", o.dropIn(), m.Version)
+	}
+	if m.imported(o.Containerd, o.dropIn()) {
+		return changed, nil
+	}
+	if main, err = addImport(main, o.dropIn()); err != nil {
+		return false, fmt.Errorf("%w: %s: %w", ErrConfig, o.Containerd, err)
+	}
+	o.Log("%s imports it", o.Containerd)
+	return put(o.here(o.Containerd), main, 0o644)
+}
+
+// compare makes sure that the new configuration has our runtime and all that it
+// had before.
+func (o Options) compare(before, after table) error {
+	for _, v := range []int{2, 3} {
+		delete(sub(before, "plugins", runtimePlugin(v), "containerd", "runtimes"), handler)
+	}
+	if what := lost(before, after, ""); what != "" {
+		return fmt.Errorf("%w: with the drop-in %s; add its text to %s by hand instead", ErrConfig, what, o.Containerd)
+	}
+	for _, v := range []int{2, 3} {
+		ours := sub(after, "plugins", runtimePlugin(v), "containerd", "runtimes", handler)
+		if ours["runtime_path"] == o.shim() {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: containerd does not see the runtime in %s", ErrConfig, o.dropIn())
+}

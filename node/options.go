@@ -1,0 +1,91 @@
+package node
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+// Options say where things are. Paths are the node's, as its containerd sees
+// them, unless they say otherwise.
+type Options struct {
+	// Host is where the node's root directory is seen; default "/".
+	Host string
+	// Source is a directory, as this program sees it, with the programs.
+	Source string
+	// Prefix is where they go, into bin; default /opt/crsc.
+	Prefix string
+	// NodeFile is a node file, as this program sees it, that is put onto the
+	// node; empty: the node keeps the one that it has, or gets a default.
+	NodeFile string
+	// Containerd is the path of containerd's configuration; default
+	// /etc/containerd/config.toml.
+	Containerd string
+	// DropIns is the directory of the file with our runtime; default: conf.d
+	// beside containerd's configuration.
+	DropIns string
+	// Socket of containerd; default /run/containerd/containerd.sock.
+	Socket string
+	// Restart says how containerd is restarted; default RestartAuto.
+	Restart Restart
+	// Service is the name of the systemd unit; default containerd.service.
+	Service string
+	// Patience is how long containerd may take to come back; default 1 min.
+	Patience time.Duration
+	// Log takes one line per thing done; default: nothing is said.
+	Log func(format string, args ...any)
+}
+
+// Restart is a way to restart containerd.
+type Restart string
+
+const (
+	// RestartAuto is RestartSystemd where the node runs systemd, else
+	// RestartSignal.
+	RestartAuto Restart = "auto"
+	// RestartSystemd asks systemd to restart the unit.
+	RestartSystemd Restart = "systemd"
+	// RestartSignal ends containerd with SIGTERM and relies on whatever started
+	// it to start it again. It needs the node's process namespace.
+	RestartSignal Restart = "signal"
+	// RestartNone leaves it to the administrator.
+	RestartNone Restart = "none"
+)
+
+func (o Options) defaultsAndValidate() (Options, error) {
+	def := func(s *string, value string) {
+		if *s == "" {
+			*s = value
+		}
+	}
+	def(&o.Host, "/")
+	def(&o.Prefix, "/opt/crsc")
+	def(&o.Containerd, "/etc/containerd/config.toml")
+	def(&o.DropIns, filepath.Join(filepath.Dir(o.Containerd), "conf.d"))
+	def(&o.Socket, "/run/containerd/containerd.sock")
+	def((*string)(&o.Restart), string(RestartAuto))
+	def(&o.Service, "containerd.service")
+	if o.Patience == 0 {
+		o.Patience = time.Minute
+	}
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
+	for name, path := range map[string]string{
+		"host": o.Host, "prefix": o.Prefix, "containerd-config": o.Containerd, "drop-ins": o.DropIns, "socket": o.Socket,
+	} {
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
+			return o, fmt.Errorf("%s: %q is not an absolute, clean path", name, path)
+		}
+	}
+	switch o.Restart {
+	case RestartAuto, RestartSystemd, RestartSignal, RestartNone:
+		return o, nil
+	}
+	return o, fmt.Errorf("restart: %q is none of auto, systemd, signal, none", o.Restart)
+}
+
+// here is where this program sees a path of the node.
+func (o Options) here(path string) string { return filepath.Join(o.Host, path) }
+
+func (o Options) dropIn() string { return filepath.Join(o.DropIns, "crsc.toml") }

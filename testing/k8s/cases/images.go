@@ -1,0 +1,64 @@
+package cases
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/crsc-io/crsc/testing/env/ociimage"
+	"github.com/crsc-io/crsc/testing/k8s/cluster"
+)
+
+// Images that the cases use.
+const (
+	redisImage   = "localhost/crsc-test/redis:latest"
+	busyboxImage = "localhost/crsc-test/busybox:latest"
+	probedImage  = "localhost/crsc-test/probed:latest"
+	nodeImage    = "ghcr.io/crsc-io/crsc-node:latest"
+)
+
+// importImages builds the images and gives them to the node.
+func importImages(ctx context.Context, c *cluster.Cluster) error {
+	for _, name := range []string{"redis", "busybox"} {
+		if _, err := c.Import(ctx, name); err != nil {
+			return err
+		}
+	}
+	probed := filepath.Join(c.Root, "bin/testing/k8s-probed")
+	if err := goBuild(ctx, c, probed, "./testing/k8s/probed"); err != nil {
+		return err
+	}
+	images := []ociimage.Image{NodeImage(c.Root, c.Tools()), {
+		Name: "probed", Ref: probedImage, Entrypoint: []string{"/probed"}, Programs: map[string]string{"/probed": probed},
+	}}
+	for _, i := range images {
+		if err := c.ImportImage(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NodeImage is the image of the DaemonSet in deploy/.
+func NodeImage(root, tools string) ociimage.Image {
+	const lib = "/usr/local/lib/crsc/"
+	return ociimage.Image{
+		Name: "crsc-node", Ref: nodeImage, Entrypoint: []string{"/usr/local/bin/crsc-node"},
+		Programs: map[string]string{
+			"/usr/local/bin/crsc-node":      filepath.Join(root, "bin/crsc-node"),
+			lib + "containerd-shim-crsc-v1": filepath.Join(root, "bin/containerd-shim-crsc-v1"),
+			lib + "crsc":                    filepath.Join(root, "bin/crsc"),
+			lib + "criu":                    filepath.Join(tools, "criu-static"),
+		},
+	}
+}
+
+func goBuild(ctx context.Context, c *cluster.Cluster, out, pkg string) error {
+	cmd := c.Command(ctx, "go", "build", "-trimpath", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w: %s", pkg, err, b)
+	}
+	return nil
+}

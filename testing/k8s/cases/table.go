@@ -1,0 +1,12 @@
+package cases
+
+// table lists the cases in the order in which they run.
+func table() []testCase {
+	return []testCase{
+		{"install", install},
+		{"deployment", deployment},
+		{"probes-network", networkProbes},
+		{"probes-exec", execProbes},
+		{"operator-tools", operatorTools},
+	}
+}

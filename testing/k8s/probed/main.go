@@ -1,0 +1,82 @@
+// Command probed is an application that can be probed in every way that
+// Kubernetes has: HTTP and gRPC on ports of their own, TCP on both, and exec with
+// the argument "check". It counts the requests for /count, in memory.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+const (
+	httpPort = ":8080"
+	grpcPort = ":9090"
+)
+
+func main() {
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == "check" {
+		err = check()
+	} else {
+		err = serve()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "probed:", err)
+		os.Exit(1)
+	}
+}
+
+// check is an exec probe: it asks the server over the loopback interface.
+func check() error {
+	r, err := http.Get("http://127.0.0.1" + httpPort + "/healthz")
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %s", r.Status)
+	}
+	return nil
+}
+
+// serve serves until something fails. CRIU can't dump Multipath TCP, which Go
+// listens with otherwise.
+func serve() error {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	web, err := lc.Listen(context.Background(), "tcp", httpPort)
+	if err != nil {
+		return err
+	}
+	rpc, err := lc.Listen(context.Background(), "tcp", grpcPort)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer()
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	failed := make(chan error, 2)
+	go func() { failed <- server.Serve(rpc) }()
+	go func() { failed <- http.Serve(web, handler()) }()
+	fmt.Println("probed serves", httpPort, grpcPort)
+	return <-failed
+}
+
+func handler() http.Handler {
+	var count atomic.Int64
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/count", func(w http.ResponseWriter, _ *http.Request) {
+		n := count.Add(1)
+		fmt.Println("count", n)
+		fmt.Fprintln(w, n)
+	})
+	return mux
+}
