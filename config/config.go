@@ -57,6 +57,9 @@ type Config struct {
 	Publish bool
 	// PublishKeep is how many images stay, at least 1.
 	PublishKeep int
+	// PublishHourly and PublishDaily are of how many hours and days the newest
+	// image stays as well.
+	PublishHourly, PublishDaily int
 	// PublishMaxSize is the number of bytes that they may take; Off: any.
 	PublishMaxSize int64
 
@@ -68,6 +71,9 @@ type Config struct {
 	// MaxConcurrentDumps limits how many containers of the node are dumped at a
 	// time; Off: any number.
 	MaxConcurrentDumps int
+	// NodePublishMaxSize is the number of bytes that the images of all
+	// containers of the node may take; Off: any.
+	NodePublishMaxSize int64
 	// CheckpointJitter is the fraction of the interval, from 0 to 0.5, by which
 	// checkpoints come early at random.
 	CheckpointJitter float64

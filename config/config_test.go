@@ -40,7 +40,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,8080, 101,95-96",
 		KeyCron: "30  3 * * 1-5", KeyTarget: "500ms", KeyOnStop: "true", KeyOnPressure: "memory=85.5", KeyUnreplayable: "stdin, exec",
 		KeyPublish: "true", KeyPublishKeep: "3", KeyPublishMaxSize: "2Gi",
-		KeyVolumes: "snapshot", KeyVolumeMaxSize: "1Mi",
+		KeyPublishHourly: "24", KeyPublishDaily: "7", KeyVolumes: "snapshot", KeyVolumeMaxSize: "1Mi",
 	})
 	require.NoError(t, err)
 	assert.Equal(t, "30 3 * * 1-5", c.Cron.String())
@@ -54,7 +54,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		SafeVolumes: []string{"/a", "/b"}, ExcludePorts: []PortRange{{90, 101}, {8080, 8080}},
 		RecoveryTarget: 500 * time.Millisecond, OnStop: true, Pressure: Pressure{Memory: 85.5},
 		Unreplayable: Unreplayable{Exec: true, Stdin: true},
-		Publish:      true, PublishKeep: 3, PublishMaxSize: 2 << 30,
+		Publish:      true, PublishKeep: 3, PublishMaxSize: 2 << 30, PublishHourly: 24, PublishDaily: 7,
 		Volumes: VolumesSnapshot, VolumeMaxSize: 1 << 20,
 		StateDir: "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 	}, c)
@@ -85,6 +85,8 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyOnPressure:     {"", "90", "memory", "memory=", "memory=0", "memory=101", "cpu=5", "memory=90,memory=80", "memory=9,", "psi=1e1", "psi=nan", "True"},
 		KeyPublish:        {"", "yes"},
 		KeyPublishKeep:    {"", "0", "-1", "10001", "off"},
+		KeyPublishHourly:  {"", "-1", "10001", "off"},
+		KeyPublishDaily:   {"", "-1", "1.5"},
 		KeyPublishMaxSize: {"", "0", "1023Ki", "2G"},
 		KeyVolumes:        {"", "copy", "Safe"},
 		KeyVolumeMaxSize:  {"", "63Ki", "off", "1G"},
@@ -176,10 +178,11 @@ func TestNodeLimits(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, c.MaxConcurrentDumps)
 	assert.Zero(t, c.CheckpointJitter)
-	c, err = parseNode(t, "max_concurrent_dumps = 7\ncheckpoint_jitter = 0.5").Container(nil)
+	c, err = parseNode(t, "max_concurrent_dumps = 7\ncheckpoint_jitter = 0.5\npublish_max_size = '20Gi'").Container(nil)
 	require.NoError(t, err)
 	assert.Equal(t, 7, c.MaxConcurrentDumps)
 	assert.Equal(t, 0.5, c.CheckpointJitter)
+	assert.EqualValues(t, 20<<30, c.NodePublishMaxSize)
 }
 
 func TestCronHasATimeZone(t *testing.T) {
@@ -216,6 +219,7 @@ func TestFaultyNodeFiles(t *testing.T) {
 		`checkpoint_jitter = 0.51`:                                 ErrMalformed,
 		`checkpoint_jitter = -0.1`:                                 ErrMalformed,
 		`checkpoint_jitter = nan`:                                  ErrMalformed,
+		`publish_max_size = "20G"`:                                 ErrMalformed,
 		"[defaults]\nintervall = '1s'":                             ErrUnknownKey,
 		"[defaults]\ncheckpoint-interval = '1'":                    ErrMalformed,
 		"[defaults]\ncheckpoint-interval = 10":                     ErrMalformed,

@@ -34,6 +34,8 @@ type Node struct {
 	// MaxConcurrentDumps and CheckpointJitter are as in [Config].
 	MaxConcurrentDumps int
 	CheckpointJitter   float64
+	// NodePublishMaxSize is as in [Config].
+	NodePublishMaxSize int64
 
 	base   Config // built-in and node defaults, validated
 	allow  []string
@@ -58,6 +60,7 @@ type nodeFile struct {
 	LogLevel    string               `toml:"log_level"`
 	MaxDumps    *int                 `toml:"max_concurrent_dumps"`
 	Jitter      *float64             `toml:"checkpoint_jitter"`
+	PublishMax  string               `toml:"publish_max_size"`
 	Defaults    map[string]string    `toml:"defaults"`
 	Annotations nodeLists            `toml:"annotations"`
 	Bounds      map[string]nodeBound `toml:"bounds"`
@@ -101,7 +104,7 @@ func Load(nodeFile string) (*Node, error) {
 
 // Parse is Load for the bytes of a node file.
 func Parse(data []byte) (*Node, error) {
-	file := nodeFile{StateDir: DefaultStateDir, LogLevel: "info"}
+	file := nodeFile{StateDir: DefaultStateDir, LogLevel: "info", PublishMax: "off"}
 	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
 	if err := dec.Decode(&file); err != nil {
 		return nil, tomlError(err)
@@ -116,6 +119,7 @@ func Parse(data []byte) (*Node, error) {
 	n.base = Config{
 		StateDir: n.StateDir, CRIU: n.CRIU, LogLevel: n.LogLevel,
 		MaxConcurrentDumps: n.MaxConcurrentDumps, CheckpointJitter: n.CheckpointJitter,
+		NodePublishMaxSize: n.NodePublishMaxSize,
 	}
 	for _, step := range []func(*nodeFile) error{n.readDefaults, n.readLists, n.readBounds} {
 		if err := step(&file); err != nil {
@@ -193,6 +197,13 @@ func (n *Node) readLimits(file *nodeFile) error {
 			return &KeyError{Key: "checkpoint_jitter", Value: strconv.FormatFloat(*v, 'g', -1, 64), Form: "a fraction from 0.0 to 0.5", Err: ErrMalformed}
 		}
 		n.CheckpointJitter = *v
+	}
+	if v := file.PublishMax; v != "off" {
+		size, err := sizeAtLeast(v, minPublishSize)
+		if err != nil {
+			return &KeyError{Key: "publish_max_size", Value: v, Form: `a number of bytes of at least 1Mi such as "20Gi", or "off"`, Err: ErrMalformed}
+		}
+		n.NodePublishMaxSize = size
 	}
 	return nil
 }
@@ -310,7 +321,7 @@ func tomlError(err error) error {
 		row, _ := strict.Errors[0].Position()
 		return fmt.Errorf("line %d: %w", row, &KeyError{
 			Key: strings.Join(strict.Errors[0].Key(), "."), Err: ErrUnknownKey,
-			Form: "state_dir, criu, log_level, max_concurrent_dumps, checkpoint_jitter, [defaults], [annotations] and [bounds.NAME]"})
+			Form: "state_dir, criu, log_level, max_concurrent_dumps, checkpoint_jitter, publish_max_size, [defaults], [annotations] and [bounds.NAME]"})
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {

@@ -183,7 +183,7 @@ func TestEveryStep(t *testing.T) {
 func oneStep(t *testing.T, at int, killed, full bool) bool {
 	d := newDaemon(t)
 	fault := &faults{once: !killed}
-	o := Options{Store: fault.wrap(d.Store), Keep: 2}
+	o := Options{Store: fault.wrap(d.Store), Retention: Retention{Last: 2}}
 	if full {
 		o.Chain = 1
 	}
@@ -216,7 +216,7 @@ func oneStep(t *testing.T, at int, killed, full bool) bool {
 	d.fetch("2", before)
 	if killed {
 		// The shim is gone, and its container with it; the next one begins anew.
-		p = d.publisher(Options{Keep: 2})
+		p = d.publisher(Options{Retention: Retention{Last: 2}})
 	}
 	f.change(3)
 	_, err = p.Publish(t.Context(), f.write(t, dir))

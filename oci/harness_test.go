@@ -59,7 +59,7 @@ func newDaemon(t testing.TB) *daemon {
 	require.NoError(t, d.db.Init(d.ctx))
 	d.Store = &Store{
 		Content: d.db.ContentStore(), Images: metadata.NewImageStore(d.db), Leases: metadata.NewLeaseManager(d.db),
-		Containers: metadata.NewContainerStore(d.db),
+		Containers: metadata.NewContainerStore(d.db), Namespaces: namespaceList{testNamespace, "other"},
 	}
 	_, err = metadata.NewContainerStore(d.db).Create(d.ctx, containers.Container{
 		ID: testID, Image: "docker.io/library/app:1", Runtime: containers.RuntimeInfo{Name: "io.containerd.crsc.v1"}, Spec: &anypb.Any{TypeUrl: "spec", Value: []byte("{}")},
@@ -219,3 +219,9 @@ func (f *fakeCheckpoint) requireSame(t testing.TB, dir string) {
 	require.NoError(t, err)
 	require.Len(t, entries, 1, "temporary files are left")
 }
+
+// namespaceList are the namespaces that there are.
+type namespaceList []string
+
+// List implements Namespaces.
+func (l namespaceList) List(context.Context) ([]string, error) { return l, nil }

@@ -158,12 +158,32 @@ func (w *publication) name(ctx context.Context, target ocispec.Descriptor) error
 	o := &w.o.Origin
 	labels := map[string]string{labelContainer: o.ID, labelTime: w.cp.Time.UTC().Format(timeFormat)}
 	image := images.Image{Name: Name(o.Namespace, o.ID, Tag(w.cp.Sequence)), Target: target, Labels: labels}
+	if err := keepPinned(ctx, w.o.Store.Images, image); err != nil {
+		return err
+	}
 	if err := put(ctx, w.o.Store.Images, image); err != nil {
 		return err
 	}
 	w.out.Name, w.out.Target, w.out.Bytes = image.Name, target, w.up.bytes
 	image.Name = Name(o.Namespace, o.ID, Latest)
 	return put(ctx, w.o.Store.Images, image)
+}
+
+// keepPinned gives a pinned image of an earlier container another name before
+// it loses this one: tag and the beginning of its digest.
+func keepPinned(ctx context.Context, s images.Store, image images.Image) error {
+	before, err := s.Get(ctx, image.Name)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("image %s: %w", image.Name, err)
+	}
+	if before.Labels[LabelPin] != "true" || before.Target.Digest == image.Target.Digest {
+		return nil
+	}
+	before.Name += "-" + before.Target.Digest.Encoded()[:8]
+	return put(ctx, s, before)
 }
 
 func put(ctx context.Context, s images.Store, image images.Image) error {

@@ -16,7 +16,7 @@ import (
 // gone, and costs what has changed.
 func TestChain(t *testing.T) {
 	d := newDaemon(t)
-	p := d.publisher(Options{Keep: 1, Chain: 4})
+	p := d.publisher(Options{Retention: Retention{Last: 1}, Chain: 4})
 	f := newFake(1000)
 	dir := tempDir(t)
 	var chains []int
@@ -154,7 +154,7 @@ func TestRetention(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	publish(Options{Keep: 3}, 5)
+	publish(Options{Retention: Retention{Last: 3}}, 5)
 	require.ElementsMatch(t, []string{name("3"), name("4"), name("5"), name(Latest)}, d.names())
 	// A pinned image stays and does not count.
 	image, err := d.Images.Get(d.ctx, name("3"))
@@ -162,15 +162,15 @@ func TestRetention(t *testing.T) {
 	image.Labels[LabelPin] = "true"
 	_, err = d.Images.Update(d.ctx, image, "labels."+LabelPin)
 	require.NoError(t, err)
-	publish(Options{Keep: 2}, 3)
+	publish(Options{Retention: Retention{Last: 2}}, 3)
 	require.ElementsMatch(t, []string{name("3"), name("7"), name("8"), name(Latest)}, d.names())
 	// Fewer bytes than one image has: the last one stays.
-	publish(Options{Keep: 9, MaxBytes: 1}, 2)
+	publish(Options{Retention: Retention{Last: 9, MaxBytes: 1}}, 2)
 	require.ElementsMatch(t, []string{name("3"), name("10"), name(Latest)}, d.names())
 	// A new container of the same name counts from 1 again; its images are the
 	// newer ones all the same.
 	f.seq = 0
-	p := d.publisher(Options{Keep: 1})
+	p := d.publisher(Options{Retention: Retention{Last: 1}})
 	cp := f.write(t, tempDir(t))
 	cp.Time = time.Now()
 	_, err = p.Publish(t.Context(), cp)

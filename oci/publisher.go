@@ -27,11 +27,8 @@ type Options struct {
 	// Origin of the checkpoints. Namespace, ID and Spec are required; what
 	// containerd knows is filled in by the first publication.
 	Origin Origin
-	// Keep is the number of images that stay; 0 is DefaultKeep.
-	Keep int
-	// MaxBytes is what the images of the container may take together,
-	// compressed; 0: no limit. The newest stays in any case.
-	MaxBytes int64
+	// Retention says which images stay.
+	Retention Retention
 	// Chain is the length of a chain from which on a new one begins; 0 is
 	// DefaultChain, 1 makes every image a full one.
 	Chain int
@@ -41,16 +38,13 @@ func (o *Options) defaultsAndValidate() error {
 	if o.Store == nil || o.Dir == "" || o.Origin.Namespace == "" || o.Origin.ID == "" || len(o.Origin.Spec) == 0 {
 		return errors.New("publisher: Store, Dir and Origin are required")
 	}
-	if o.Keep == 0 {
-		o.Keep = DefaultKeep
-	}
 	if o.Chain == 0 {
 		o.Chain = DefaultChain
 	}
-	if o.Keep < 0 || o.MaxBytes < 0 || o.Chain < 0 || o.Chain > maxSources {
-		return fmt.Errorf("publisher: Keep %d, MaxBytes %d or Chain %d is out of range", o.Keep, o.MaxBytes, o.Chain)
+	if o.Chain < 0 || o.Chain > maxSources {
+		return fmt.Errorf("publisher: Chain %d is out of range", o.Chain)
 	}
-	return nil
+	return o.Retention.defaultsAndValidate()
 }
 
 // Publisher publishes the checkpoints of one container, one at a time: its

@@ -8,6 +8,7 @@ import (
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/content"
 	contentproxy "github.com/containerd/containerd/v2/core/content/proxy"
@@ -32,6 +33,7 @@ type Store struct {
 	Images     images.Store
 	Leases     leases.Manager
 	Containers Containers
+	Namespaces Namespaces
 
 	conn *grpc.ClientConn
 }
@@ -40,6 +42,11 @@ type Store struct {
 // errdefs.ErrNotFound for one it does not know.
 type Containers interface {
 	Get(ctx context.Context, id string) (containers.Container, error)
+}
+
+// Namespaces tells which namespaces there are.
+type Namespaces interface {
+	List(ctx context.Context) ([]string, error)
 }
 
 // Dial returns the store of the daemon that listens on a unix socket. It
@@ -56,6 +63,7 @@ func Dial(address string) (*Store, error) {
 		Images:     imageClient{imagesapi.NewImagesClient(conn)},
 		Leases:     leasesproxy.NewLeaseManager(leasesapi.NewLeasesClient(conn)),
 		Containers: containerClient{containersapi.NewContainersClient(conn)},
+		Namespaces: namespaceClient{namespacesapi.NewNamespacesClient(conn)},
 		conn:       conn,
 	}, nil
 }
@@ -106,4 +114,22 @@ func (c containerClient) Get(ctx context.Context, id string) (containers.Contain
 		Runtime:   containers.RuntimeInfo{Name: r.Container.GetRuntime().GetName()},
 		CreatedAt: protobuf.FromTimestamp(r.Container.GetCreatedAt()),
 	}, nil
+}
+
+// namespaceClient is the namespaces service of the daemon.
+type namespaceClient struct {
+	c namespacesapi.NamespacesClient
+}
+
+// List implements Namespaces.
+func (n namespaceClient) List(ctx context.Context) ([]string, error) {
+	r, err := n.c.List(ctx, &namespacesapi.ListNamespacesRequest{})
+	if err != nil {
+		return nil, errgrpc.ToNative(err)
+	}
+	var out []string
+	for _, ns := range r.Namespaces {
+		out = append(out, ns.GetName())
+	}
+	return out, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -59,6 +60,8 @@ type Checkpoints struct {
 	Failed int `json:"failed"`
 	// Last is the last complete one.
 	Last *Checkpoint `json:"last,omitempty"`
+	// Kept are those that a recovery can begin with, the newest first.
+	Kept []Checkpoint `json:"kept,omitempty"`
 	// LastError is the failure of the last attempt, if it failed.
 	LastError string `json:"last_error,omitempty"`
 	// RetryAt is the earliest time of the next attempt, if the last one failed.
@@ -156,6 +159,17 @@ const FileName = "status.json"
 
 // Milliseconds converts a duration to the form of the status file.
 func Milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// Clone returns a copy that shares nothing which is changed in place.
+func (s *Status) Clone() Status {
+	c := *s
+	c.Intercepted, c.Recoveries = slices.Clone(s.Intercepted), slices.Clone(s.Recoveries)
+	if s.Images != nil {
+		images := *s.Images
+		c.Images = &images
+	}
+	return c
+}
 
 // Write replaces the file in dir atomically. It is not synced: after a crash of
 // the host the status is of no use.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 	"github.com/spf13/cobra"
@@ -49,35 +51,88 @@ func (c collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(out chan<- prometheus.Metric) {
-	labels := []string{"namespace", "id"}
-	gauge := func(name, help string, v float64, values ...string) {
-		l := labels
-		if len(values) > 2 {
-			l = append(append([]string(nil), labels...), "reason")
-		}
-		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("crsc_"+name, help, l, nil), prometheus.GaugeValue, v, values...)
-	}
-	counter := func(name, help string, v float64, values ...string) {
-		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("crsc_"+name, help, labels, nil), prometheus.CounterValue, v, values...)
-	}
 	for _, s := range c {
-		who := []string{s.Namespace, s.ID}
-		protected := 0.0
-		if s.Protected {
-			protected = 1
+		m := metrics{out, []string{s.Namespace, s.ID}}
+		m.basic(s)
+		if r := s.RecoveryTarget; r != nil {
+			m.target(r)
 		}
-		gauge("protected", "Whether a crash now would be hidden; the reason says why not.", protected, s.Namespace, s.ID, s.Reason)
-		gauge("connections", "Connections that pass the proxy.", float64(s.Connections), who...)
-		counter("checkpoints_total", "Complete checkpoints.", float64(s.Checkpoints.Count), who...)
-		counter("checkpoint_failures_total", "Checkpoints that failed; the container ran on.", float64(s.Checkpoints.Failed), who...)
-		counter("recoveries_total", "Crashes that were hidden.", float64(s.RecoveryCount), who...)
-		counter("recovery_failures_total", "Crashes that could not be hidden.", float64(s.RecoveryFailed), who...)
-		if last := s.Checkpoints.Last; last != nil {
-			gauge("checkpoint_timestamp_seconds", "When the last complete checkpoint began.", float64(last.Time.UnixMilli())/1000, who...)
-			gauge("checkpoint_frozen_seconds", "How long the last checkpoint stopped the container.", last.FrozenMS/1000, who...)
+		if p := s.Pressure; p != nil {
+			m.pressure(p)
 		}
-		if n := len(s.Recoveries); n > 0 {
-			gauge("recovery_seconds", "How long the last recovery took, from the crash on.", s.Recoveries[n-1].TotalMS/1000, who...)
+		if i := s.Images; i != nil {
+			m.images(i)
 		}
 	}
 }
+
+// metrics are those of one container.
+type metrics struct {
+	out chan<- prometheus.Metric
+	who []string // namespace and ID
+}
+
+func (m *metrics) send(t prometheus.ValueType, name, help string, v float64) {
+	desc := prometheus.NewDesc("crsc_"+name, help, []string{"namespace", "id"}, nil)
+	m.out <- prometheus.MustNewConstMetric(desc, t, v, m.who...)
+}
+
+func (m *metrics) gauge(name, help string, v float64) { m.send(prometheus.GaugeValue, name, help, v) }
+
+func (m *metrics) counter(name, help string, v float64) {
+	m.send(prometheus.CounterValue, name, help, v)
+}
+
+// protected has the reason as a label.
+func (m *metrics) protected(s *status.Status) {
+	v := 0.0
+	if s.Protected {
+		v = 1
+	}
+	desc := prometheus.NewDesc("crsc_protected", "Whether a crash now would be hidden; the reason says why not.", []string{"namespace", "id", "reason"}, nil)
+	m.out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, s.Namespace, s.ID, s.Reason)
+}
+
+func (m *metrics) basic(s *status.Status) {
+	m.protected(s)
+	m.gauge("connections", "Connections that pass the proxy.", float64(s.Connections))
+	m.counter("checkpoints_total", "Complete checkpoints.", float64(s.Checkpoints.Count))
+	m.counter("checkpoint_failures_total", "Checkpoints that failed; the container ran on.", float64(s.Checkpoints.Failed))
+	m.counter("recoveries_total", "Crashes that were hidden.", float64(s.RecoveryCount))
+	m.counter("recovery_failures_total", "Crashes that could not be hidden.", float64(s.RecoveryFailed))
+	if last := s.Checkpoints.Last; last != nil {
+		m.gauge("checkpoint_timestamp_seconds", "When the last complete checkpoint began.", seconds(last.Time))
+		m.gauge("checkpoint_frozen_seconds", "How long the last checkpoint stopped the container.", last.FrozenMS/1000)
+	}
+	if n := len(s.Recoveries); n > 0 {
+		m.gauge("recovery_seconds", "How long the last recovery took, from the crash on.", s.Recoveries[n-1].TotalMS/1000)
+	}
+	if s.UnreplayableSince != nil {
+		m.gauge("unreplayable_since_timestamp_seconds", "When the oldest input came that a crash now would lose.", seconds(*s.UnreplayableSince))
+	}
+}
+
+func (m *metrics) target(r *status.RecoveryTarget) {
+	m.gauge("recovery_target_seconds", "How long a recovery may take.", r.TargetMS/1000)
+	m.gauge("recovery_estimate_seconds", "How long a recovery would take now; 0: not known yet.", r.EstimateMS/1000)
+	m.counter("recovery_target_recoveries_total", "Recoveries that were measured against the target.", float64(r.Recoveries))
+	m.counter("recovery_target_kept_total", "Recoveries that took no longer than the target.", float64(r.Within))
+}
+
+func (m *metrics) pressure(p *status.Pressure) {
+	if p.MemoryPercent != nil {
+		m.gauge("memory_ratio", "Working set as a part of the memory limit.", *p.MemoryPercent/100)
+	}
+	m.gauge("memory_stalled_ratio", "Part of the last ten seconds in which a process waited for memory.", p.StalledPercent/100)
+}
+
+func (m *metrics) images(i *status.Images) {
+	m.counter("images_total", "Checkpoints that were published as images.", float64(i.Count))
+	m.counter("image_failures_total", "Publications that failed; the container is protected all the same.", float64(i.Failed))
+	if i.Last != nil {
+		m.gauge("image_timestamp_seconds", "When the last image was complete.", seconds(i.Last.Time))
+		m.gauge("image_bytes", "What the last image added to the content store.", float64(i.Last.Bytes))
+	}
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

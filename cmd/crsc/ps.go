@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -66,15 +67,25 @@ func newPS() *cobra.Command {
 	return cmd
 }
 
-func printStatus(cmd *cobra.Command, list []*status.Status) {
+// newTable returns a table that prints to the command's output.
+func newTable(cmd *cobra.Command) table.Writer {
 	t := table.NewWriter()
 	t.SetOutputMirror(cmd.OutOrStdout())
 	t.SetStyle(table.StyleLight)
 	t.Style().Options = table.OptionsNoBordersAndSeparators
-	t.AppendHeader(table.Row{"namespace", "id", "phase", "protection", "checkpoint", "frozen", "recoveries", "connections"})
+	return t
+}
+
+func printStatus(cmd *cobra.Command, list []*status.Status) {
+	t := newTable(cmd)
+	t.AppendHeader(table.Row{"namespace", "id", "phase", "protection", "checkpoint", "frozen", "recoveries", "connections", "recovery now", "not replayable", "memory", "image"})
 	for _, s := range list {
-		t.AppendRow(table.Row{s.Namespace, s.ID, s.Phase, protection(s), age(s), frozen(s), s.RecoveryCount, s.Connections})
+		t.AppendRow(table.Row{
+			s.Namespace, s.ID, s.Phase, protection(s), age(s), frozen(s), s.RecoveryCount, s.Connections,
+			estimate(s.RecoveryTarget), unreplayable(s), pressure(s.Pressure), image(s.Images),
+		})
 	}
+	t.SuppressEmptyColumns()
 	t.Render()
 }
 
@@ -100,5 +111,72 @@ func frozen(s *status.Status) string {
 	if s.Checkpoints.Last == nil {
 		return ""
 	}
-	return fmt.Sprintf("%.1f ms", s.Checkpoints.Last.FrozenMS)
+	return milliseconds(s.Checkpoints.Last.FrozenMS)
+}
+
+// estimate is how long a recovery would take, against what is wanted, and how
+// often that was kept.
+func estimate(r *status.RecoveryTarget) string {
+	if r == nil {
+		return ""
+	}
+	out := fmt.Sprintf("%.0f of %.0f ms", r.EstimateMS, r.TargetMS)
+	if r.Recoveries > 0 {
+		out += fmt.Sprintf(", kept %d/%d", r.Within, r.Recoveries)
+	}
+	if r.Reason != "" {
+		out += " (" + r.Reason + ")"
+	}
+	return out
+}
+
+// unreplayable is the oldest input that a crash now would lose.
+func unreplayable(s *status.Status) string {
+	if s.UnreplayableSince == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s ago", s.Unreplayable, time.Since(*s.UnreplayableSince).Round(100*time.Millisecond))
+}
+
+func pressure(p *status.Pressure) string {
+	if p == nil {
+		return ""
+	}
+	out := ""
+	if p.MemoryPercent != nil {
+		out = fmt.Sprintf("%.0f%%", *p.MemoryPercent)
+	}
+	if p.StalledSource != "" {
+		out += fmt.Sprintf(" stalled %.0f%%", p.StalledPercent)
+	}
+	if p.Reason != "" {
+		out += " (" + p.Reason + ")"
+	}
+	return strings.TrimSpace(out)
+}
+
+// image is the last one, or why there is no newer one.
+func image(i *status.Images) string {
+	switch {
+	case i == nil:
+		return ""
+	case i.LastError != "":
+		return "failed: " + i.LastError
+	case i.Last == nil:
+		return "none"
+	}
+	return fmt.Sprintf("#%d, %s", i.Last.Sequence, size(i.Last.Bytes))
+}
+
+func milliseconds(ms float64) string { return fmt.Sprintf("%.1f ms", ms) }
+
+// size writes a number of bytes for people.
+func size(n int64) string {
+	switch {
+	case n < 10<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 10<<20:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
 }

@@ -26,10 +26,15 @@ func stateWith(t *testing.T, list ...*status.Status) string {
 func TestPSAndMetricsTellProtectionAndReason(t *testing.T) {
 	root := stateWith(t,
 		&status.Status{Namespace: "k8s.io", ID: "db", Protected: true, Phase: "running", Connections: 7, RecoveryCount: 2,
+			RecoveryTarget:    &status.RecoveryTarget{TargetMS: 500, EstimateMS: 210, Recoveries: 5, Within: 4},
+			Pressure:          &status.Pressure{MemoryPercent: new(81.5), StalledPercent: 3, StalledSource: "cgroup"},
+			Images:            &status.Images{Count: 3, Last: &status.Image{Sequence: 8, Bytes: 3 << 20}},
+			UnreplayableSince: new(time.Now()), Unreplayable: "exec",
 			Checkpoints: status.Checkpoints{Count: 9, Last: &status.Checkpoint{Sequence: 9, Time: time.Now(), FrozenMS: 7.25}}},
 		&status.Status{Namespace: "k8s.io", ID: "web", Phase: "created", Reason: "unprotected: the container has a terminal"})
 	var out, errs bytes.Buffer
 	require.Equal(t, exitOK, run([]string{"ps", "--state-dir", root}, &out, &errs), errs.String())
+	require.Regexp(t, `210 of 500 ms, kept 4/5\s+exec, .* ago\s+82% stalled 3%\s+#8, 3072 KiB`, out.String())
 	require.Regexp(t, `db\s+running\s+protected\s+#9, .* ago\s+7\.2 ms\s+2\s+7`, out.String())
 	require.Contains(t, out.String(), "unprotected: the container has a terminal")
 
@@ -37,6 +42,11 @@ func TestPSAndMetricsTellProtectionAndReason(t *testing.T) {
 	require.Equal(t, exitOK, run([]string{"metrics", "--state-dir", root}, &out, &errs), errs.String())
 	require.Contains(t, out.String(), `crsc_protected{id="db",namespace="k8s.io",reason=""} 1`)
 	require.Contains(t, out.String(), `crsc_protected{id="web",namespace="k8s.io",reason="unprotected: the container has a terminal"} 0`)
+	require.Contains(t, out.String(), `crsc_recovery_estimate_seconds{id="db",namespace="k8s.io"} 0.21`)
+	require.Contains(t, out.String(), `crsc_recovery_target_kept_total{id="db",namespace="k8s.io"} 4`)
+	require.Contains(t, out.String(), `crsc_memory_ratio{id="db",namespace="k8s.io"} 0.815`)
+	require.Contains(t, out.String(), `crsc_images_total{id="db",namespace="k8s.io"} 3`)
+	require.Contains(t, out.String(), `crsc_unreplayable_since_timestamp_seconds{`)
 	require.Contains(t, out.String(), `crsc_recoveries_total{id="db",namespace="k8s.io"} 2`)
 }
 

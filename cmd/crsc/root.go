@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // run executes one command line and returns the exit code.
@@ -13,7 +17,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.Execute()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	err := root.ExecuteContext(ctx)
 	if err != nil {
 		// Nothing is left to do when even stderr is gone.
 		_, _ = fmt.Fprintln(stderr, "crsc:", err)
@@ -32,7 +38,7 @@ func newRoot() *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          help,
 	}
-	root.AddCommand(newPS(), newMetrics(), newJournal())
+	root.AddCommand(newPS(), newMetrics(), newCheckpoint(), newCheckpoints(), newPin(true), newPin(false), newJournal())
 	return root
 }
 

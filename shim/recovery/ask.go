@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -73,7 +74,7 @@ func (g *guard) CheckpointNow(ctx context.Context, cause string) error {
 	ready, reason := g.ready, g.status.Reason
 	g.mu.Unlock()
 	if !ready {
-		return unprotected("%s", orElse(reason, "the container does not run"))
+		return unprotected("%s", orElse(strings.TrimPrefix(reason, ErrUnprotected.Error()+": "), "the container does not run"))
 	}
 	return g.sched.now(ctx, cause)
 }

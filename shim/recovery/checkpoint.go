@@ -63,7 +63,7 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 		cp.mark.Release()
 		return errors.Join(err, g.store.discard(cp))
 	}
-	info.TotalMS = status.Milliseconds(time.Since(start))
+	info.TotalMS, cp.info = status.Milliseconds(time.Since(start)), &info
 	g.scheduleFrom(cp, &info)
 	g.rearm(ctx, cp)
 	g.regain(cp)

@@ -8,6 +8,7 @@
 // Everything lives in <state_dir>/<namespace>/<container id>, 0700:
 //
 //	status.json           what an operator may know, replaced atomically
+//	control.sock          where the shim takes orders; see package control
 //	journal/              the journal's segments
 //	checkpoints/<n>/      complete checkpoints; .tmp-<n> are incomplete ones
 //	  images/             CRIU's images

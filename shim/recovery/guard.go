@@ -14,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/crsc-io/crsc/config"
+	"github.com/crsc-io/crsc/control"
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy"
@@ -43,6 +44,7 @@ type guard struct {
 	netns       *os.File
 	procs       *processes
 	images      *publisher // nil: checkpoints are not published
+	control     *control.Server
 
 	// ctx lives as long as the guard; wg are its goroutines.
 	ctx    context.Context
@@ -97,6 +99,7 @@ var _ lifecycle.Guard = (*guard)(nil)
 // protected and makes its state directory.
 func (g *guard) Prepare(ctx context.Context, c *lifecycle.Container) error {
 	g.orUnprotected(g.prepare(ctx))
+	g.listen()
 	return nil
 }
 

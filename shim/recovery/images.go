@@ -53,7 +53,10 @@ func (g *guard) openImages(ctx context.Context) (*oci.Store, *oci.Publisher, err
 	}
 	p, err := oci.NewPublisher(oci.Options{
 		Store: store, Dir: filepath.Join(g.publishDir(), "chain"), Origin: origin,
-		Keep: g.cfg.PublishKeep, MaxBytes: g.cfg.PublishMaxSize,
+		Retention: oci.Retention{
+			Last: g.cfg.PublishKeep, Hourly: g.cfg.PublishHourly, Daily: g.cfg.PublishDaily,
+			MaxBytes: g.cfg.PublishMaxSize, NodeMaxBytes: g.cfg.NodePublishMaxSize,
+		},
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, store.Close())

@@ -89,6 +89,7 @@ func (g *guard) noteCheckpoint(info *status.Checkpoint) {
 	g.mu.Lock()
 	g.status.Checkpoints.Count++
 	g.status.Checkpoints.Last = info
+	g.status.Checkpoints.Kept = g.store.kept()
 	g.status.Checkpoints.LastError, g.status.Checkpoints.RetryAt = "", nil
 	g.mu.Unlock()
 	g.writeStatus()

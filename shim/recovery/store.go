@@ -17,6 +17,7 @@ import (
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/replay"
 	"github.com/crsc-io/crsc/shim/lifecycle"
+	"github.com/crsc-io/crsc/status"
 )
 
 // Cut is what a checkpoint knows of the connections. It is stored in cut.json.
@@ -35,6 +36,8 @@ type checkpoint struct {
 	dir string
 	at  time.Time
 	cut Cut
+	// info describes it to people, once it is complete.
+	info *status.Checkpoint
 	// unjournaled: the journal failed before the checkpoint was complete.
 	unjournaled bool
 	mark        *lifecycle.StdioMark // where standard output stood; this shim only
@@ -114,6 +117,17 @@ func (s *store) last() *checkpoint {
 		return nil
 	}
 	return s.list[len(s.list)-1]
+}
+
+// kept describes the checkpoints, the newest first.
+func (s *store) kept() []status.Checkpoint {
+	var out []status.Checkpoint
+	for _, c := range slices.Backward(s.list) {
+		if c.info != nil {
+			out = append(out, *c.info)
+		}
+	}
+	return out
 }
 
 // prune keeps the newest n checkpoints. It returns the journal position from

@@ -35,7 +35,7 @@ func (g *guard) Close() error {
 	}
 	g.mu.Unlock()
 	g.cancel()
-	return g.dismantle()
+	return errors.Join(g.control.Close(), g.dismantle())
 }
 
 // dismantle releases what protection consists of. It may be called again.

@@ -19,20 +19,21 @@ type rule struct {
 func rules() []rule {
 	return []rule{
 		{"cmd/containerd-shim-crsc-v1", []string{"shim", "config"}},
-		{"cmd/crsc", []string{"journal", "oci", "config", "status", "internal/vfs"}},
+		{"cmd/crsc", []string{"journal", "oci", "config", "control", "status", "internal/vfs"}},
 		{"cmd/crsc-node", []string{"node", "node/agent", "config"}},
 		{"node", nil},
 		{"node/agent", []string{"status"}},
 		{"shim", []string{"shim/task", "shim/lifecycle", "shim/recovery", "netproxy", "criu", "layer", "oci", "journal", "config", "internal/vfs"}},
 		{"shim/task", []string{"shim/lifecycle"}},
 		{"shim/lifecycle", []string{"config"}},
-		{"shim/recovery", []string{"shim/lifecycle", "criu", "layer", "oci", "journal", "netproxy", "config", "status", "internal/vfs"}},
+		{"shim/recovery", []string{"shim/lifecycle", "criu", "layer", "oci", "journal", "netproxy", "config", "control", "status", "internal/vfs"}},
 		{"netproxy", []string{"journal", "config", "internal/vfs"}}, // vfs: tests only
 		{"criu", nil},
 		{"layer", []string{"internal/vfs"}},
 		{"oci", []string{"internal/vfs"}},
 		{"journal", []string{"internal/vfs"}},
 		{"config", nil},
+		{"control", []string{"status"}},
 		{"status", nil},
 		{"internal/vfs", nil},
 		{"testing", []string{"*"}},
