@@ -50,9 +50,13 @@ type Config struct {
 	Volumes Volumes
 	// VolumeMaxSize is the number of bytes that a snapshotted volume may hold.
 	VolumeMaxSize int64
-	// ExcludePorts are the ports of the container, sorted and not overlapping,
-	// that are not proxied.
-	ExcludePorts []PortRange
+	// ExcludeIn is what is not proxied of the connections that clients open to
+	// the container, ExcludeOut of those that it opens itself.
+	ExcludeIn, ExcludeOut Exclude
+	// Probes says how long the node's own connections wait for a recovery.
+	Probes Probes
+	// InterceptLoopback says that the pod's other containers are proxied, too.
+	InterceptLoopback bool
 	// Publish says that checkpoints become OCI images.
 	Publish bool
 	// PublishKeep is how many images stay, at least 1.
@@ -81,21 +85,11 @@ type Config struct {
 	LogLevel string
 }
 
-// Excluded reports whether connections to port are left alone.
-func (c *Config) Excluded(port uint16) bool {
-	for _, r := range c.ExcludePorts {
-		if r.First <= port && port <= r.Last {
-			return true
-		}
-	}
-	return false
-}
-
 // clone returns a copy that shares nothing with c.
 func (c *Config) clone() *Config {
 	d := *c
 	d.SafeVolumes = append([]string(nil), c.SafeVolumes...)
-	d.ExcludePorts = append([]PortRange(nil), c.ExcludePorts...)
+	d.ExcludeIn, d.ExcludeOut = c.ExcludeIn.clone(), c.ExcludeOut.clone()
 	return &d
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -28,7 +29,7 @@ func TestBuiltInDefaults(t *testing.T) {
 		Durability: DurabilityPageCache, Order: OrderAuto, Budget: Budget{Recoveries: 10, Window: 10 * time.Minute},
 		Unreplayable: Unreplayable{Exec: true, Signal: true, Stdin: true, Connection: true},
 		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
-		PublishKeep: 10, VolumeMaxSize: 256 << 20,
+		PublishKeep: 10, VolumeMaxSize: 256 << 20, Probes: Probes{Limit: time.Second},
 	}, c)
 }
 
@@ -37,7 +38,8 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 	c, err := n.Container(map[string]string{
 		KeyEnabled: "true", KeyInterval: "250ms", KeyJournalSize: "1Mi", KeyJournalRecords: "off",
 		KeyJournalMaxSize: "1Gi", KeyDurability: "disk", KeyOrder: "serial", KeyBudget: "5/1h",
-		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,8080, 101,95-96",
+		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,in:8080, 101,95-96,out:443",
+		KeyExcludeCIDRs: "10.1.0.0/16,in:fd00::1, 10.0.0.0/8,out:192.0.2.7", KeyProbes: "pass", KeyInterceptLoopback: "true",
 		KeyCron: "30  3 * * 1-5", KeyTarget: "500ms", KeyOnStop: "true", KeyOnPressure: "memory=85.5", KeyUnreplayable: "stdin, exec",
 		KeyPublish: "true", KeyPublishKeep: "3", KeyPublishMaxSize: "2Gi",
 		KeyPublishHourly: "24", KeyPublishDaily: "7", KeyVolumes: "snapshot", KeyVolumeMaxSize: "1Mi",
@@ -51,15 +53,23 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		Enabled: true, Interval: 250 * time.Millisecond, JournalSize: 1 << 20, JournalRecords: Off,
 		JournalMaxSize: 1 << 30, Durability: DurabilityDisk, Order: OrderSerial,
 		Budget: Budget{Recoveries: 5, Window: time.Hour}, RecoverOOM: true,
-		SafeVolumes: []string{"/a", "/b"}, ExcludePorts: []PortRange{{90, 101}, {8080, 8080}},
+		SafeVolumes: []string{"/a", "/b"}, InterceptLoopback: true,
+		ExcludeIn: Exclude{
+			Ports:    []PortRange{{90, 101}, {8080, 8080}},
+			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::1/128")},
+		},
+		ExcludeOut: Exclude{
+			Ports:    []PortRange{{90, 101}, {443, 443}},
+			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32")},
+		},
 		RecoveryTarget: 500 * time.Millisecond, OnStop: true, Pressure: Pressure{Memory: 85.5},
 		Unreplayable: Unreplayable{Exec: true, Stdin: true},
 		Publish:      true, PublishKeep: 3, PublishMaxSize: 2 << 30, PublishHourly: 24, PublishDaily: 7,
 		Volumes: VolumesSnapshot, VolumeMaxSize: 1 << 20,
 		StateDir: "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 	}, c)
-	assert.True(t, c.Excluded(100))
-	assert.False(t, c.Excluded(102))
+	assert.True(t, c.ExcludeIn.HasPort(100))
+	assert.False(t, c.ExcludeIn.HasPort(102))
 
 	before, err := n.Container(nil)
 	require.NoError(t, err)
@@ -78,7 +88,7 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyBudget:         {"", "5", "5/", "/5m", "-1/5m", "5/0s", "5/10", "1.5/1m", "99999999999999999999/1m"},
 		KeyRecoverOOM:     {"", "on"},
 		KeySafeVolumes:    {"data", "/data/", "/a/../b", "/a,,/b", "/", "/a\x00"},
-		KeyExcludePorts:   {"0", "65536", "80-", "90-80", "http", "80,,81", "-1"},
+		KeyExcludePorts:   {"0", "65536", "80-", "90-80", "http", "80,,81", "-1", "in:", "in:out:80", "both:80"},
 		KeyCron:           {"", "* * * *", "* * * * * *", "@hourly", "60 * * * *", "*/0 * * * *", "0 0 30 2 *", "CRON_TZ=UTC", "TZ=0", "CRON_TZ=Mars/Base 0 0 * * *", "CRON_TZ= * * * *", "TZ=UTC * * * * *", "a b c d e"},
 		KeyTarget:         {"", "0", "9ms", "-1s", "500"},
 		KeyOnStop:         {"", "yes"},
@@ -91,6 +101,10 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyVolumes:        {"", "copy", "Safe"},
 		KeyVolumeMaxSize:  {"", "63Ki", "off", "1G"},
 		KeyUnreplayable:   {"", "execs", "exec,exec", "exec,", "off,exec", "true"},
+
+		KeyExcludeCIDRs:      {"10.0.0.0/33", "10.0.0/8", "in:", "fe80::1%eth0", "::ffff:10.0.0.0/104", "a,,b"},
+		KeyProbes:            {"", "0", "0s", "-1s", "1", "Hold", "off"},
+		KeyInterceptLoopback: {"", "yes"},
 	}
 	n := parseNode(t, "")
 	require.Len(t, bad, len(keys()), "a new annotation needs its malformed values here")

@@ -12,6 +12,7 @@ func FuzzContainer(f *testing.F) {
 		f.Add(k.name, k.def)
 	}
 	f.Add(KeyExcludePorts, "1-65535,80")
+	f.Add(KeyExcludeCIDRs, "in:10.0.0.0/8,out:fd00::1")
 	f.Add(KeySafeVolumes, "/a,/b")
 	f.Add(KeyInterval, "off")
 	f.Add(KeyCron, "CRON_TZ=UTC 1-5/2,7 */3 ? jan-mar sun")
@@ -39,9 +40,9 @@ func FuzzContainer(f *testing.F) {
 		if n, err := ParseSize(FormatSize(c.JournalSize)); err != nil || n != c.JournalSize {
 			t.Fatalf("size %d is read as %d: %v", c.JournalSize, n, err)
 		}
-		for i, r := range c.ExcludePorts {
-			if r.First < 1 || r.First > r.Last || i > 0 && int(r.First) <= int(c.ExcludePorts[i-1].Last)+1 {
-				t.Fatalf("ports %v are not sorted and apart", c.ExcludePorts)
+		for i, r := range c.ExcludeIn.Ports {
+			if r.First < 1 || r.First > r.Last || i > 0 && int(r.First) <= int(c.ExcludeIn.Ports[i-1].Last)+1 {
+				t.Fatalf("ports %v are not sorted and apart", c.ExcludeIn.Ports)
 			}
 		}
 	})

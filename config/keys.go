@@ -23,7 +23,6 @@ const (
 	KeyOrder          = Prefix + "order"
 	KeyBudget         = Prefix + "recovery-budget"
 	KeyRecoverOOM     = Prefix + "recover-oom"
-	KeyExcludePorts   = Prefix + "exclude-ports"
 )
 
 // minInterval keeps a container from being frozen most of the time.
@@ -47,7 +46,7 @@ type key struct {
 
 // keys returns the table of annotations, in the order of the documentation.
 func keys() []key {
-	return slices.Concat(triggerKeys(), scheduleKeys(), behaviourKeys(), volumeKeys(), publishKeys())
+	return slices.Concat(triggerKeys(), scheduleKeys(), behaviourKeys(), networkKeys(), volumeKeys(), publishKeys())
 }
 
 func triggerKeys() []key {
@@ -129,13 +128,6 @@ func behaviourKeys() []key {
 		doc: "Recover also a container that the kernel killed for lack of memory.",
 		parse: func(c *Config, v string) (err error) {
 			c.RecoverOOM, err = parseBool(v)
-			return err
-		},
-	}, {
-		name: KeyExcludePorts, form: `a comma-separated list of ports and ranges such as "9090,8000-8080"`, def: "",
-		doc: "TCP ports that are not proxied: their connections break in a crash.",
-		parse: func(c *Config, v string) (err error) {
-			c.ExcludePorts, err = parsePorts(v)
 			return err
 		},
 	}}

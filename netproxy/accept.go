@@ -23,6 +23,7 @@ func (p *Proxy) accepting() bool {
 }
 
 func (p *Proxy) accept() {
+	p.openWaiting()
 	more := false
 	for _, l := range p.listeners() {
 		for i := 0; ; i++ {

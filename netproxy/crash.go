@@ -18,7 +18,9 @@ var ErrAborted = errors.New("netproxy: aborted")
 // new ones wait in the backlog. Crash may be called again when a recovery
 // failed half-way.
 func (p *Proxy) Crash(ctx context.Context) error {
+	node := p.findNode()
 	return p.do(ctx, "crash", func() error {
+		p.node, p.acceptDue = node, true
 		if p.failed != nil {
 			return fmt.Errorf("netproxy: the journal had failed before the crash: %w", p.failed)
 		}

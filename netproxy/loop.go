@@ -118,6 +118,8 @@ func (p *Proxy) timeout() int64 {
 		return 20
 	case len(p.suspects) > 0:
 		return 1000
+	case len(p.waiting) > 0:
+		return 10_000
 	case p.uncommitted() > 0:
 		return 10_000 // commit what no output has asked for
 	case !p.src.Serial() && p.inflight > 0:
@@ -137,9 +139,14 @@ func (p *Proxy) turn(timeoutUS int64) error {
 	for i := range p.events[:n] {
 		p.note(&p.events[i])
 	}
-	if p.acceptDue && p.accepting() {
+	switch {
+	case !p.acceptDue:
+	case p.accepting():
 		p.accept()
+	case p.node != nil && (p.phase == crashed || p.phase == replaying):
+		p.acceptWaiting()
 	}
+	p.expireWaiting()
 	work := p.active
 	p.active, p.spare = p.spare[:0], work
 	for _, c := range work {

@@ -44,6 +44,11 @@ type Options struct {
 	ExcludePorts []uint16
 	// ExcludeSources are client networks that are never intercepted.
 	ExcludeSources []netip.Prefix
+	// Loopback intercepts also what other containers of the pod send over lo. It
+	// needs Owns.
+	Loopback bool
+	// Node says how the node's own connections are treated during a recovery.
+	Node NodeConns
 	// MaxConnections bounds the connections served at a time; further ones
 	// wait in the listener's backlog. Default 10,000.
 	MaxConnections int

@@ -80,6 +80,8 @@ type Proxy struct {
 	rawOutput bool    // journal output bytes instead of hashes
 	failed    error   // the journal's error: relay only
 	acceptDue bool
+	node      map[netip.Addr]bool // the node's addresses; nil: they are like others
+	waiting   []waitingConn
 	draining  bool // read legs whatever their clients take
 	// ghostsUntil is when connections without a client are dropped.
 	ghostsUntil time.Time

@@ -79,7 +79,9 @@ func (p *Proxy) destroyLeftovers() error {
 	defer diag.Close()
 	var doomed []sockdiag.Socket
 	err = diag.Dump(sockdiag.AllStates&^sockdiag.Of(sockdiag.Listen), 0, func(s *sockdiag.Socket) error {
-		if ours[s.Remote] || ours[s.Local] && !p.isClientSide(s) {
+		// Others in the pod may connect to the application as well.
+		leg := ours[s.Remote] && p.isLegPort(s.Local.Port())
+		if leg || ours[s.Local] && !p.isClientSide(s) {
 			doomed = append(doomed, *s)
 		}
 		return nil
@@ -103,8 +105,12 @@ func (p *Proxy) isClientSide(s *sockdiag.Socket) bool {
 	}
 	// Half-open and TIME_WAIT sockets show no mark. The application's have a
 	// leg's port at the other end.
+	return !p.isLegPort(s.Remote.Port())
+}
+
+func (p *Proxy) isLegPort(port uint16) bool {
 	low, high := p.ports.Range()
-	return s.Remote.Port() < low || s.Remote.Port() > high
+	return low <= port && port <= high
 }
 
 // prepare finds or makes the connection of a plan's entry and sets its stream

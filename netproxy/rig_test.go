@@ -47,19 +47,27 @@ func newRig(t testing.TB, kind order.Kind, exclude ...uint16) *rig {
 // newRigIn is newRig with a journal of the given options.
 func newRigIn(t testing.TB, kind order.Kind, o journal.Options, exclude ...uint16) *rig {
 	t.Helper()
+	return newRigWith(t, kind, o, func(o *Options) { o.ExcludePorts = exclude })
+}
+
+// newRigWith edits the options of the proxy.
+func newRigWith(t testing.TB, kind order.Kind, jo journal.Options, edit func(*Options)) *rig {
+	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), death: InitDying}
 	r.app, r.client = nstest.Pair(t)
 	var err error
-	o.Dir = filepath.Join(r.dir, "journal")
-	r.journal, err = journal.Open(o)
+	jo.Dir = filepath.Join(r.dir, "journal")
+	r.journal, err = journal.Open(jo)
 	require.NoError(t, err)
 	log := logrus.New()
 	log.SetOutput(testWriter{t})
-	r.proxy, err = New(Options{
+	o := Options{
 		NetNS: r.app, Name: "test", Journal: r.journal, Order: kind,
-		ExcludePorts: exclude, Dying: r.dying, Log: logrus.NewEntry(log),
+		Dying: r.dying, Log: logrus.NewEntry(log),
 		OnFault: func(err error) { t.Errorf("journal fault: %v", err) },
-	})
+	}
+	edit(&o)
+	r.proxy, err = New(o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		r.kill()

@@ -30,7 +30,7 @@ func (p *Proxy) setup() error {
 	p.rules, err = redirect.Install(redirect.Options{
 		NetNS: p.netns, Suffix: p.opts.Name, Listener: p.listen,
 		ExcludePorts: p.opts.ExcludePorts, ExcludePrefixes: p.opts.ExcludeSources,
-		Owns: p.owns(), Log: p.opts.Log,
+		Owns: p.owns(), Loopback: p.opts.Loopback, Log: p.opts.Log,
 	})
 	if err != nil {
 		return fmt.Errorf("netproxy: %w", err)
@@ -176,6 +176,7 @@ func (p *Proxy) release() {
 			p.closeSockets(c, false)
 		}
 	}
+	p.closeWaiting()
 	if p.listen != nil {
 		if err := p.listen.Close(); err != nil {
 			p.opts.Log.WithError(err).Warn("netproxy: close listeners")

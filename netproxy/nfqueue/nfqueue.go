@@ -25,6 +25,8 @@ const (
 // Packet is one that waits for its verdict.
 type Packet struct {
 	ID uint32
+	// Loopback tells that the packet came in over lo.
+	Loopback bool
 	// Payload is the packet from its network header on, cut off after Range
 	// bytes. Valid until fn of Receive returns.
 	Payload []byte

@@ -16,6 +16,7 @@ const (
 	attrPacketHeader  = 1
 	attrVerdictHeader = 2
 	attrMark          = 3
+	attrInDevice      = 5
 	attrPayload       = 10
 
 	attrConfigCommand = 1
@@ -30,6 +31,7 @@ const (
 	attrHeaderLen  = unix.SizeofNlAttr
 	attrTypeMask   = 0x3fff
 	familyUnspec   = unix.AF_UNSPEC
+	loopbackIndex  = 1 // of lo in every network namespace
 	netlinkVersion = 0 // NFNETLINK_V0
 )
 
@@ -93,6 +95,8 @@ func parsePacket(b []byte) (Packet, error) {
 				return p, ErrProtocol
 			}
 			p.ID, seen = binary.BigEndian.Uint32(v), true
+		case attrInDevice:
+			p.Loopback = len(v) == 4 && binary.BigEndian.Uint32(v) == loopbackIndex
 		case attrPayload:
 			p.Payload = v
 		}

@@ -77,7 +77,8 @@ func (a *arbiter) serve() error {
 		}
 		var failed error
 		err = a.queue.Receive(func(p *nfqueue.Packet) {
-			failed = errors.Join(failed, a.queue.Verdict(p.ID, a.decide(p), 0))
+			verdict, mark := a.decide(p)
+			failed = errors.Join(failed, a.queue.Verdict(p.ID, verdict, mark))
 		})
 		if err = errors.Join(err, failed); err != nil {
 			return err
@@ -103,25 +104,54 @@ func (a *arbiter) release() {
 }
 
 // decide is asked about a SYN for which the kernel has found a listener.
-func (a *arbiter) decide(p *nfqueue.Packet) nfqueue.Verdict {
-	_, dest, ok := p.Ends()
+func (a *arbiter) decide(p *nfqueue.Packet) (v nfqueue.Verdict, mark uint32) {
+	source, dest, ok := p.Ends()
 	if !ok {
-		return nfqueue.Accept
+		return nfqueue.Accept, 0
+	}
+	whose := a.ownership(dest)
+	if p.Loopback {
+		mark = MarkGrant
+		switch {
+		case whose == Theirs:
+			return nfqueue.Accept, 0
+		case whose == Ours:
+			switch a.caller(sockdiag.Tuple{Local: source, Remote: dest}) {
+			case Ours: // to itself
+				return nfqueue.Accept, 0
+			case Unknown:
+				return nfqueue.Drop, 0
+			}
+		}
 	}
 	var err error
-	switch a.ownership(dest) {
+	switch whose {
 	case Ours:
 		err = a.r.Intercept(dest)
 	case Theirs:
 		err = a.r.leaveAlone(dest)
 	default:
-		return nfqueue.Drop
+		return nfqueue.Drop, 0
 	}
 	if err != nil {
 		a.r.opts.Log.WithError(err).WithField("destination", dest).Warn("redirect: a new listener")
-		return nfqueue.Drop
+		return nfqueue.Drop, 0
 	}
-	return nfqueue.Repeat
+	return nfqueue.Repeat, mark
+}
+
+// caller tells whose the socket is that connects over lo.
+func (a *arbiter) caller(t sockdiag.Tuple) Ownership {
+	var s sockdiag.Socket
+	err := a.diag.Lookup(t, &s)
+	switch {
+	case errors.Is(err, sockdiag.ErrNotFound):
+		return Unknown // it has given up
+	case err != nil:
+		a.r.opts.Log.WithError(err).Warn("redirect: look for a socket")
+		return Unknown
+	}
+	return a.r.opts.Owns([]uint32{s.Inode})
 }
 
 func (a *arbiter) ownership(dest netip.AddrPort) Ownership {

@@ -66,6 +66,12 @@ func (f *family) only() []expr.Any {
 	return meta(expr.MetaKeyNFPROTO, expr.CmpOpEq, []byte{f.proto})
 }
 
+func (f *family) loadAddr(offset uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: keyReg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.addrLen},
+	}
+}
+
 // inPrefix matches the address at offset.
 func (f *family) inPrefix(offset uint32, p netip.Prefix) []expr.Any {
 	mask := make([]byte, f.addrLen)

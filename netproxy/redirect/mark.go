@@ -11,7 +11,8 @@ const (
 	MarkOwn uint32 = 0x0a00_0000
 	// MarkSteer is put on packets of the application that have to come back over lo.
 	MarkSteer uint32 = 0x0500_0000
-	// MarkGrant is put on the SYN of an outgoing connection that is redirected.
+	// MarkGrant is put on the SYN of a connection that is to be redirected: one
+	// that the application opens, or one to it over lo.
 	MarkGrant uint32 = 0x0600_0000
 )
 

@@ -19,7 +19,7 @@ type Options struct {
 	Listener *Listener
 	// ExcludePorts are local ports that are never redirected.
 	ExcludePorts []uint16
-	// ExcludePrefixes are peers whose connections are never redirected.
+	// ExcludePrefixes are clients whose connections are never redirected.
 	// IPv6 link-local is always among them.
 	ExcludePrefixes []netip.Prefix
 	// Owns tells whose the listening sockets with these inodes are. Without it,
@@ -27,6 +27,9 @@ type Options struct {
 	// connections begin to come to a listener not seen before, on a goroutine of
 	// the Redirect, and may take milliseconds.
 	Owns func(inodes []uint32) Ownership
+	// Loopback redirects also what others in the namespace send to the
+	// application over lo; what it sends to itself passes. It needs Owns.
+	Loopback bool
 	// Log receives what an operator should see.
 	Log *logrus.Entry
 	// Intercept are addresses to redirect from the start, whether or not
@@ -63,6 +66,9 @@ func (o *Options) defaultsAndValidate() error {
 	}
 	if o.Listener == nil {
 		return fmt.Errorf("%w: no listener", ErrOptions)
+	}
+	if o.Loopback && o.Owns == nil {
+		return fmt.Errorf("%w: loopback without a way to tell the application from others", ErrOptions)
 	}
 	if o.Outgoing != nil && o.Outgoing.Listener == nil {
 		return fmt.Errorf("%w: no listener for outgoing connections", ErrOptions)

@@ -30,6 +30,9 @@ type Outgoing struct {
 	Queue uint16
 	// ExcludePorts are servers' ports that are never redirected.
 	ExcludePorts []uint16
+	// ExcludePrefixes are servers' addresses that are never redirected. IPv6
+	// link-local is always among them.
+	ExcludePrefixes []netip.Prefix
 }
 
 // Flow is a connection that the application opens. The kernel may use one local
@@ -116,7 +119,7 @@ func (t *table) addOutgoingPrerouting(add func(...[]expr.Any), o *Outgoing) {
 // new one.
 func (t *table) addOutgoing(add func(...[]expr.Any), f *family, i int, o *Outgoing) {
 	add(f.only(), marked(MarkGrant), bareSYN(), f.flowKey(), addToSet(t.flows[i]), steer(), accept())
-	add(f.only(), bareSYN(), loadPort(tcpDest), inSet(t.serverPorts, true), t.toQueue(o.Queue))
+	add(f.only(), bareSYN(), f.peerIn(f.daddr, t.servers[i], false), loadPort(tcpDest), inSet(t.serverPorts, true), t.toQueue(o.Queue))
 	add(f.only(), f.flowKey(), inSet(t.flows[i], false), steer(), accept())
 }
 

@@ -122,7 +122,10 @@ func TestExclusions(t *testing.T) {
 	g.expect(g.client, "10.77.0.2:82", "10.77.0.1", false)
 
 	p := newRig(t, func(o *redirect.Options) {
-		o.ExcludePrefixes = []netip.Prefix{netip.MustParsePrefix("10.77.0.1/30"), netip.MustParsePrefix("fd77::1/128")}
+		o.ExcludePrefixes = []netip.Prefix{
+			netip.MustParsePrefix("10.77.0.1/30"), netip.MustParsePrefix("10.77.0.4/30"), netip.MustParsePrefix("10.77.0.0/31"),
+			netip.MustParsePrefix("255.0.0.0/8"), netip.MustParsePrefix("fd77::1/128"), netip.MustParsePrefix("ff00::/8"),
+		}
 		o.Intercept = []netip.AddrPort{netip.MustParseAddrPort("10.77.0.2:80"), netip.MustParseAddrPort("[fd77::2]:80")}
 	})
 	p.listen("[::]:80")

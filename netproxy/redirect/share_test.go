@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
 	"github.com/crsc-io/crsc/netproxy/netns"
 	"github.com/crsc-io/crsc/netproxy/redirect"
+	"github.com/crsc-io/crsc/netproxy/sockdiag"
 )
 
 // owner claims the listeners on some ports. Its verdict can be withheld.
@@ -23,6 +25,7 @@ type owner struct {
 	ports    []uint16
 	asked    atomic.Int64
 	withheld atomic.Bool
+	self     atomic.Bool // sockets that do not listen are the application's
 }
 
 func (o *owner) owns(inodes []uint32) redirect.Ownership {
@@ -41,7 +44,45 @@ func (o *owner) owns(inodes []uint32) redirect.Ownership {
 			}
 		}
 	}
+	listens := slices.ContainsFunc(all, func(s sockdiag.Socket) bool { return s.Inode == inodes[0] })
+	if !listens && o.self.Load() {
+		return redirect.Ours
+	}
 	return redirect.Theirs
+}
+
+// TestLoopback: what others in the pod send over lo is redirected if wanted, to
+// whatever address, and held while the application is dead.
+func TestLoopback(t *testing.T) {
+	app, client := nstest.Pair(t)
+	o := &owner{ns: app, ports: []uint16{80, 83}}
+	g := newRigIn(t, app, client, "a", func(opts *redirect.Options) {
+		opts.Owns, opts.Loopback, opts.ExcludePorts = o.owns, true, []uint16{83}
+	})
+	l := g.listen("[::]:80")
+	g.listen("[::]:81")
+	g.listen("127.0.0.1:83")
+	for range 2 {
+		for _, at := range []string{"127.0.0.1", "[::1]", "10.77.0.2", "[fd77::2]"} {
+			from := strings.Trim(at, "[]")
+			g.expect(app, at+":80", from, true)
+			g.expect(app, at+":81", from, false)
+		}
+		g.expect(client, "10.77.0.2:80", "10.77.0.1", true)
+		g.expect(client, "[fd77::2]:80", "fd77::1", true)
+		g.expect(client, "10.77.0.2:81", "10.77.0.1", false)
+		g.expect(app, "127.0.0.1:83", "127.0.0.1", false)
+	}
+	o.self.Store(true)
+	g.expect(app, "127.0.0.1:80", "127.0.0.1", false)
+	g.expect(app, "[fd77::2]:80", "fd77::2", false)
+	o.self.Store(false)
+	l.Close()
+	g.hold.Store(true)
+	if _, err := g.dialFrom(app, "127.0.0.1:80"); err != nil {
+		t.Errorf("connect over lo to the dead application: %v", err)
+	}
+	g.expectRefused(app, "127.0.0.1:84")
 }
 
 // TestPod has two redirections and a listener of nobody's in one namespace.

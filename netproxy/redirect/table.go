@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -25,6 +26,8 @@ type table struct {
 
 	flows       [2]*nftables.Set // by family
 	serverPorts *nftables.Set    // excluded ports of servers
+	clients     [2]*nftables.Set // excluded clients, by family
+	servers     [2]*nftables.Set // excluded servers, by family
 	xtQueue     bool             // the kernel has queues for iptables' rules only
 }
 
@@ -57,6 +60,9 @@ func newTable(suffix string) *table {
 		}
 	}
 	t.flows = [2]*nftables.Set{t.flowSet(0), t.flowSet(1)}
+	for i := range t.clients {
+		t.clients[i], t.servers[i] = t.prefixSet(13, "skip_client", i), t.prefixSet(15, "skip_server", i)
+	}
 	t.serverPorts = &nftables.Set{ID: 12, Table: t.nft, Name: "skip_server_port", KeyType: nftables.TypeInetService}
 	t.ports = &nftables.Set{ID: 5, Table: t.nft, Name: "skip_port", KeyType: nftables.TypeInetService}
 	return t
@@ -99,6 +105,9 @@ func (t *table) fill(o *Options, queue uint16, intercepted []netip.AddrPort, flo
 	if err := t.conn.AddSet(t.ports, skip); err != nil {
 		return err
 	}
+	if err := t.addPrefixSets(o); err != nil {
+		return err
+	}
 	if o.Outgoing != nil {
 		if err := t.addOutgoingSets(o.Outgoing, flows); err != nil {
 			return err
@@ -126,16 +135,17 @@ func (t *table) addPrerouting(o *Options, queue uint16) {
 	if o.Outgoing != nil {
 		t.addOutgoingPrerouting(add, o.Outgoing)
 	}
-	add(meta(expr.MetaKeyIIF, expr.CmpOpEq, host32(loopbackIndex)), accept())
+	if o.Loopback {
+		t.addLoopback(add, o, queue)
+	}
+	add(overLoopback(), accept())
 	add(meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), accept())
 	for i, f := range families() {
 		port := o.Listener.port(i)
 		if port == 0 {
 			continue
 		}
-		for _, p := range o.excluded(&f) {
-			add(f.only(), f.inPrefix(f.saddr, p), accept())
-		}
+		add(f.only(), f.peerIn(f.saddr, t.clients[i], true), accept())
 		add(f.only(), f.key(f.daddr, tcpDest), inSet(t.sets[i], false), f.toListener(port))
 		if o.Owns == nil {
 			add(f.only(), bareSYN(), loadPort(tcpDest), inSet(t.ports, true), appListens(),
@@ -146,6 +156,28 @@ func (t *table) addPrerouting(o *Options, queue uint16) {
 			f.key(f.daddr, tcpDest), inSet(t.others[i], true), t.toQueue(queue))
 	}
 }
+
+// addLoopback redirects SYNs over lo, later packets of which find their sockets
+// by themselves. Each is asked about while somebody listens: whether the
+// application connects to itself shows only then.
+func (t *table) addLoopback(add func(...[]expr.Any), o *Options, queue uint16) {
+	for _, mark := range []uint32{MarkOwn, MarkSteer} {
+		add(overLoopback(), marked(mark), accept())
+	}
+	for i, f := range families() {
+		port := o.Listener.port(i)
+		if port == 0 {
+			continue
+		}
+		syn := slices.Concat(overLoopback(), f.only(), isTCP(), bareSYN())
+		add(syn, f.peerIn(f.saddr, t.clients[i], true), accept())
+		add(syn, marked(MarkGrant), f.toListener(port))
+		add(syn, loadPort(tcpDest), inSet(t.ports, true), appListens(), t.toQueue(queue))
+		add(syn, f.key(f.daddr, tcpDest), inSet(t.sets[i], false), f.toListener(port))
+	}
+}
+
+func overLoopback() []expr.Any { return meta(expr.MetaKeyIIF, expr.CmpOpEq, host32(loopbackIndex)) }
 
 func (t *table) addOutput(o *Options) {
 	add := t.chain(chainOut, nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle)
@@ -166,12 +198,10 @@ func (t *table) addOutput(o *Options) {
 		if o.Listener.port(i) == 0 {
 			continue
 		}
-		for _, p := range o.excluded(&f) {
-			add(f.only(), f.inPrefix(f.daddr, p), accept())
-		}
 		if o.Outgoing != nil {
 			t.addOutgoing(add, &f, i, o.Outgoing)
 		}
+		add(f.only(), f.peerIn(f.daddr, t.clients[i], true), accept())
 		add(f.only(), f.key(f.saddr, tcpSource), inSet(t.sets[i], false), steer())
 	}
 }
@@ -187,20 +217,6 @@ func loadPort(offset uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: keyReg, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
 	}
-}
-
-// excluded returns the prefixes of f's family whose peers are left alone.
-func (o *Options) excluded(f *family) []netip.Prefix {
-	var out []netip.Prefix
-	if f.proto == unix.NFPROTO_IPV6 {
-		out = append(out, netip.MustParsePrefix("fe80::/10"))
-	}
-	for _, p := range o.ExcludePrefixes {
-		if p.Addr().Is4() == (f.proto == unix.NFPROTO_IPV4) {
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 // complete tells whether the table stands as replace made it.

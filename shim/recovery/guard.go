@@ -189,8 +189,9 @@ func (g *guard) created(ctx context.Context) error {
 	g.proxy, err = netproxy.New(netproxy.Options{
 		NetNS: int(g.netns.Fd()), Name: tableName(g.c.Namespace(), g.c.ID()),
 		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: g.procs.dying,
-		Owns:         g.procs.owns,
-		ExcludePorts: excluded(g.cfg.ExcludePorts), OnFault: g.journalFailed, OnOrderLost: func() { g.wantCheckpoint(orderLost) },
+		Owns: g.procs.owns, Node: nodeConns(g.cfg.Probes), Loopback: g.cfg.InterceptLoopback,
+		ExcludePorts: excluded(g.cfg.ExcludeIn.Ports), ExcludeSources: g.cfg.ExcludeIn.Prefixes,
+		OnFault: g.journalFailed, OnOrderLost: func() { g.wantCheckpoint(orderLost) },
 		TriggerRecords: uint64(g.cfg.JournalRecords), TriggerBytes: uint64(g.cfg.JournalSize), OnTrigger: g.sched.poke,
 		Log: g.log,
 	})
