@@ -66,6 +66,10 @@ type Config struct {
 	PublishHourly, PublishDaily int
 	// PublishMaxSize is the number of bytes that they may take; Off: any.
 	PublishMaxSize int64
+	// RestoreFrom names the image that the container begins with; empty: none.
+	RestoreFrom string
+	// Images are the node's keys for checkpoint images.
+	Images Images
 
 	// StateDir is the absolute path under which the shim keeps checkpoints,
 	// journals and status files, as <StateDir>/<namespace>/<container id>.
@@ -90,6 +94,8 @@ func (c *Config) clone() *Config {
 	d := *c
 	d.SafeVolumes = append([]string(nil), c.SafeVolumes...)
 	d.ExcludeIn, d.ExcludeOut = c.ExcludeIn.clone(), c.ExcludeOut.clone()
+	d.Images.TrustedKeys = append([]string(nil), c.Images.TrustedKeys...)
+	d.Images.EncryptFor = append([]string(nil), c.Images.EncryptFor...)
 	return &d
 }
 
@@ -100,6 +106,9 @@ func (c *Config) validate() error {
 			Key: KeyJournalMaxSize, Value: FormatSize(c.JournalMaxSize), Err: ErrConflict,
 			Hint: fmt.Sprintf("it must be at least %s, which is %s", KeyJournalSize, FormatSize(c.JournalSize)),
 		}
+	}
+	if c.RestoreFrom != "" && !c.Enabled {
+		return &KeyError{Key: KeyRestoreFrom, Value: c.RestoreFrom, Err: ErrConflict, Hint: "it needs " + KeyEnabled + "=true"}
 	}
 	return nil
 }

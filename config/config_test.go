@@ -29,8 +29,46 @@ func TestBuiltInDefaults(t *testing.T) {
 		Durability: DurabilityPageCache, Order: OrderAuto, Budget: Budget{Recoveries: 10, Window: 10 * time.Minute},
 		Unreplayable: Unreplayable{Exec: true, Signal: true, Stdin: true, Connection: true},
 		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
-		PublishKeep: 10, VolumeMaxSize: 256 << 20, Probes: Probes{Limit: time.Second},
+		PublishKeep: 10, VolumeMaxSize: 256 << 20, Probes: Probes{Limit: time.Second}, Images: Images{SigningKey: "/var/lib/crsc/.keys/signing.pem"},
 	}, c)
+}
+
+func TestImageKeys(t *testing.T) {
+	const recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+	n := parseNode(t, `
+state_dir = "/s"
+[images]
+trusted_keys = ["/etc/a.pem", "/etc/b.pem"]
+allow_unsigned = true
+encrypt_for = ["`+recipient+`"]
+identity_file = "/etc/id"
+`)
+	want := Images{
+		SigningKey: "/s/.keys/signing.pem", TrustedKeys: []string{"/etc/a.pem", "/etc/b.pem"}, AllowUnsigned: true,
+		EncryptFor: []string{recipient}, IdentityFile: "/etc/id",
+	}
+	assert.Equal(t, want, n.Images)
+	c, err := n.Container(nil)
+	require.NoError(t, err)
+	assert.Equal(t, want, c.Images)
+	for _, bad := range []string{
+		`signing_key = "key.pem"`, `trusted_keys = ["/a/../b"]`, `identity_file = "id"`, `encrypt_for = ["age1x"]`, `encrypt_for = ["ssh-ed25519 AAAA"]`,
+	} {
+		_, err := Parse([]byte("[images]\n" + bad))
+		require.ErrorIs(t, err, ErrMalformed, bad)
+		require.ErrorContains(t, err, "images.", bad)
+	}
+}
+
+func TestRestoreFrom(t *testing.T) {
+	n := parseNode(t, "")
+	for _, good := range []string{"crsc.local/crsc/default/web:latest", "localhost:5000/a/b_c@sha256:" + strings.Repeat("a", 64)} {
+		c, err := n.Container(map[string]string{KeyEnabled: "true", KeyRestoreFrom: good})
+		require.NoError(t, err, good)
+		assert.Equal(t, good, c.RestoreFrom)
+	}
+	_, err := n.Container(map[string]string{KeyRestoreFrom: "crsc.local/web:1"})
+	require.ErrorIs(t, err, ErrConflict)
 }
 
 func TestEveryAnnotationHasAnEffect(t *testing.T) {
@@ -43,6 +81,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		KeyCron: "30  3 * * 1-5", KeyTarget: "500ms", KeyOnStop: "true", KeyOnPressure: "memory=85.5", KeyUnreplayable: "stdin, exec",
 		KeyPublish: "true", KeyPublishKeep: "3", KeyPublishMaxSize: "2Gi",
 		KeyPublishHourly: "24", KeyPublishDaily: "7", KeyVolumes: "snapshot", KeyVolumeMaxSize: "1Mi",
+		KeyRestoreFrom: "crsc.local/crsc/default/web:7",
 	})
 	require.NoError(t, err)
 	assert.Equal(t, "30 3 * * 1-5", c.Cron.String())
@@ -66,6 +105,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		Unreplayable: Unreplayable{Exec: true, Stdin: true},
 		Publish:      true, PublishKeep: 3, PublishMaxSize: 2 << 30, PublishHourly: 24, PublishDaily: 7,
 		Volumes: VolumesSnapshot, VolumeMaxSize: 1 << 20,
+		RestoreFrom: "crsc.local/crsc/default/web:7", Images: Images{SigningKey: "/var/lib/crsc/.keys/signing.pem"},
 		StateDir: "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 	}, c)
 	assert.True(t, c.ExcludeIn.HasPort(100))
@@ -87,6 +127,7 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyOrder:          {"", "strict"},
 		KeyBudget:         {"", "5", "5/", "/5m", "-1/5m", "5/0s", "5/10", "1.5/1m", "99999999999999999999/1m"},
 		KeyRecoverOOM:     {"", "on"},
+		KeyRestoreFrom:    {"", "web", "web:latest", "crsc.local/../web:1", "crsc.local/web:1 ", "crsc.local/Web:1", "crsc.local/web@sha256:12", "crsc.local/web"},
 		KeySafeVolumes:    {"data", "/data/", "/a/../b", "/a,,/b", "/", "/a\x00"},
 		KeyExcludePorts:   {"0", "65536", "80-", "90-80", "http", "80,,81", "-1", "in:", "in:out:80", "both:80"},
 		KeyCron:           {"", "* * * *", "* * * * * *", "@hourly", "60 * * * *", "*/0 * * * *", "0 0 30 2 *", "CRON_TZ=UTC", "TZ=0", "CRON_TZ=Mars/Base 0 0 * * *", "CRON_TZ= * * * *", "TZ=UTC * * * * *", "a b c d e"},

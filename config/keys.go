@@ -46,7 +46,7 @@ type key struct {
 
 // keys returns the table of annotations, in the order of the documentation.
 func keys() []key {
-	return slices.Concat(triggerKeys(), scheduleKeys(), behaviourKeys(), networkKeys(), volumeKeys(), publishKeys())
+	return slices.Concat(triggerKeys(), scheduleKeys(), behaviourKeys(), networkKeys(), volumeKeys(), publishKeys(), restoreKeys())
 }
 
 func triggerKeys() []key {

@@ -36,6 +36,8 @@ type Node struct {
 	CheckpointJitter   float64
 	// NodePublishMaxSize is as in [Config].
 	NodePublishMaxSize int64
+	// Images are the node's keys for checkpoint images.
+	Images Images
 
 	base   Config // built-in and node defaults, validated
 	allow  []string
@@ -61,6 +63,7 @@ type nodeFile struct {
 	MaxDumps    *int                 `toml:"max_concurrent_dumps"`
 	Jitter      *float64             `toml:"checkpoint_jitter"`
 	PublishMax  string               `toml:"publish_max_size"`
+	Images      nodeImages           `toml:"images"`
 	Defaults    map[string]string    `toml:"defaults"`
 	Annotations nodeLists            `toml:"annotations"`
 	Bounds      map[string]nodeBound `toml:"bounds"`
@@ -121,7 +124,7 @@ func Parse(data []byte) (*Node, error) {
 		MaxConcurrentDumps: n.MaxConcurrentDumps, CheckpointJitter: n.CheckpointJitter,
 		NodePublishMaxSize: n.NodePublishMaxSize,
 	}
-	for _, step := range []func(*nodeFile) error{n.readDefaults, n.readLists, n.readBounds} {
+	for _, step := range []func(*nodeFile) error{n.readImages, n.readDefaults, n.readLists, n.readBounds} {
 		if err := step(&file); err != nil {
 			return nil, err
 		}
@@ -321,7 +324,7 @@ func tomlError(err error) error {
 		row, _ := strict.Errors[0].Position()
 		return fmt.Errorf("line %d: %w", row, &KeyError{
 			Key: strings.Join(strict.Errors[0].Key(), "."), Err: ErrUnknownKey,
-			Form: "state_dir, criu, log_level, max_concurrent_dumps, checkpoint_jitter, publish_max_size, [defaults], [annotations] and [bounds.NAME]"})
+			Form: "state_dir, criu, log_level, max_concurrent_dumps, checkpoint_jitter, publish_max_size, [images], [defaults], [annotations] and [bounds.NAME]"})
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {

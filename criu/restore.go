@@ -40,6 +40,11 @@ type RestoreOptions struct {
 	Stdio [3]*os.File
 	// LogLevel of CRIU, 1 (errors) to 4. 0 is 1.
 	LogLevel int
+	// Moved: the images are another container's, from another place. Connections
+	// are restored as closed ones, since their other ends are not there: reads
+	// and writes fail, and poll reports a hang-up. The names in the UTS namespace
+	// stay what they are.
+	Moved bool
 	// OnConsole receives the new master of a container with a terminal, and
 	// owns it. It is required for such a container.
 	OnConsole func(master *os.File) error
@@ -180,7 +185,7 @@ func (r *restore) resetNamespaces() error {
 				return err
 			}
 		}
-		if uts.Private && r.meta.has(uts.Type) {
+		if uts.Private && r.meta.has(uts.Type) && !r.Moved {
 			if err := enter([]string{uts.Path}); err != nil {
 				return err
 			}
@@ -220,7 +225,8 @@ func (r *restore) request(dir *os.File) *rpc.CriuReq {
 		NotifyScripts:     proto.Bool(true),
 		RstSibling:        proto.Bool(true), // a child of ours, not of CRIU's
 		EvasiveDevices:    proto.Bool(true),
-		TcpEstablished:    proto.Bool(true),
+		TcpEstablished:    proto.Bool(!r.Moved),
+		TcpClose:          proto.Bool(r.Moved),
 		NetworkLock:       rpc.CriuNetworkLockMethod_SKIP.Enum(),
 		ManageCgroups:     proto.Bool(false),
 		ManageCgroupsMode: rpc.CriuCgMode_IGNORE.Enum(),

@@ -2,7 +2,9 @@ package criu
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,8 +133,15 @@ func (s *runcState) adopt(pid int, stdio []string) error {
 			return err
 		}
 	}
+	// While it is there runc takes the container for one that was not started.
+	if err := os.Remove(filepath.Join(filepath.Dir(s.path), execFifo)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("start of runc: %w", err)
+	}
 	return s.save()
 }
+
+// execFifo is where a created init of runc waits for the start.
+const execFifo = "exec.fifo"
 
 // joinTimeNamespace makes runc exec enter the time namespace in which CRIU
 // restores, so that all processes of the container agree on the monotonic

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
@@ -100,36 +101,46 @@ func readBlob(ctx context.Context, p content.Provider, desc ocispec.Descriptor, 
 	return data, b.verify()
 }
 
-// unzip hands the content of a compressed blob to use, and checks the blob
-// afterwards. What use made of it counts only if there is no error. budget
-// bounds what the blob may unpack to, and is reduced by it.
-func unzip(ctx context.Context, p content.Provider, desc ocispec.Descriptor, budget *int64, use func(io.Reader) error) error {
-	b, err := openBlob(ctx, p, desc)
+// unzip hands the content of a layer to use, decrypted and decompressed, and
+// checks the blob afterwards. What use made of it counts only if there is no
+// error. What it unpacks to comes off what the image may have.
+func (f *fetch) unzip(desc ocispec.Descriptor, use func(io.Reader) error) error {
+	b, err := openBlob(f.ctx, f.from, desc)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
-	if err != nil {
-		return damaged(desc.Digest.String(), "%v", err)
-	}
-	defer z.Close()
-	limited := &budgetReader{r: z, blob: b, left: budget}
-	if err := use(limited); err != nil {
+	if err := f.content(b, use); err != nil {
 		// A blob that is not what it should be explains any other error.
 		if verr := b.verify(); errors.Is(verr, ErrCorrupt) {
 			return verr
 		}
 		return err
 	}
+	return b.verify()
+}
+
+func (f *fetch) content(b *blobReader, use func(io.Reader) error) (err error) {
+	packed := io.Reader(b)
+	if strings.HasSuffix(b.desc.MediaType, suffixEncrypted) {
+		if packed, err = f.trust.open(b.desc, b); err != nil {
+			return err
+		}
+	}
+	z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return damaged(b.desc.Digest.String(), "%v", err)
+	}
+	defer z.Close()
+	limited := &budgetReader{r: z, blob: b, left: &f.bytes}
+	if err := use(limited); err != nil {
+		return err
+	}
 	// The content has to end where its reader was done.
 	if n, err := limited.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-		if verr := b.verify(); verr != nil {
-			return verr
-		}
-		return damaged(desc.Digest.String(), "it goes on where it should end: %v", err)
+		return damaged(b.desc.Digest.String(), "it goes on where it should end: %v", err)
 	}
-	return b.verify()
+	return nil
 }
 
 // budgetReader fails with ErrTooLarge instead of reading more than is allowed.

@@ -7,7 +7,7 @@
 //	published, err := publisher.Publish(ctx, oci.Checkpoint{Dir: dir, …})
 //	…
 //	image, err := store.Images.Get(ctx, oci.Name(namespace, id, "latest"))
-//	info, err := oci.Fetch(ctx, store.Content, image.Target, dir, oci.Limits{})
+//	info, err := oci.Fetch(ctx, store.Content, image.Target, dir, oci.FetchOptions{Trust: trust})
 //
 // Images of one container follow each other in chains. The first image of a
 // chain holds all memory; the others hold the pages whose content no image of
@@ -23,7 +23,8 @@
 //     one drops the lease and the unfinished uploads, or the lease expires, and
 //     containerd's garbage collection takes the rest.
 //   - The last complete image of a container is never removed.
-//   - Fetch trusts nothing but the digest of the manifest: every byte is checked
-//     against a digest, names come from a short list, and sizes are bounded
-//     before anything is allocated or written.
+//   - Fetch trusts nothing but the digest of the manifest, and that only if a
+//     trusted key has signed it: every byte is checked against a digest, names
+//     come from a short list, and sizes are bounded before anything is allocated
+//     or written.
 package oci

@@ -16,6 +16,14 @@ var (
 	ErrTooLarge = errors.New("the checkpoint image is larger than allowed")
 	// ErrIncomplete is returned when a blob of an image is not in the store.
 	ErrIncomplete = errors.New("the checkpoint image is incomplete")
+	// ErrUntrusted is returned for an image that nobody who is trusted has signed.
+	ErrUntrusted = errors.New("the checkpoint image is not trusted")
+	// ErrUnreadable is returned for an encrypted image when the key is missing.
+	ErrUnreadable = errors.New("the checkpoint image can't be decrypted")
+	// ErrIncompatible is returned for an image that does not fit this place.
+	ErrIncompatible = errors.New("the checkpoint image does not fit")
+	// ErrKey is returned for a key that can't be read.
+	ErrKey = errors.New("image key")
 	// ErrNotPublishable is returned for a directory that is not a complete
 	// checkpoint.
 	ErrNotPublishable = errors.New("not a complete checkpoint")

@@ -14,15 +14,17 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Limits bound what Fetch accepts.
-type Limits struct {
+// FetchOptions say what Fetch accepts.
+type FetchOptions struct {
+	// Trust is required.
+	Trust *Trust
 	// Bytes that all layers together may unpack to; 0 is DefaultFetchBytes.
 	Bytes int64
 	// Files that a checkpoint may consist of; 0 is DefaultFetchFiles.
 	Files int
 }
 
-// Defaults of Limits.
+// Defaults of FetchOptions.
 const (
 	DefaultFetchBytes = 64 << 30
 	DefaultFetchFiles = 1 << 16
@@ -32,6 +34,7 @@ const (
 type fetch struct {
 	ctx     context.Context
 	from    content.Provider
+	trust   *Trust
 	root    *os.Root // the directory that becomes the checkpoint's
 	scratch *os.Root // for pages of sources
 	bytes   int64    // left
@@ -45,20 +48,20 @@ type fetch struct {
 // and durable, otherwise it does not exist.
 //
 // Errors: ErrNotCheckpoint, ErrUnsupportedVersion, ErrCorrupt, ErrTooLarge,
-// ErrIncomplete.
-func Fetch(ctx context.Context, from content.Provider, target ocispec.Descriptor, dir string, lim Limits) (*Info, error) {
-	info, err := fetchInto(ctx, from, target, dir, lim)
+// ErrIncomplete, ErrUntrusted, ErrUnreadable.
+func Fetch(ctx context.Context, from content.Provider, target ocispec.Descriptor, dir string, o FetchOptions) (*Info, error) {
+	info, err := fetchInto(ctx, from, target, dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("fetch checkpoint image %s: %w", target.Digest, err)
 	}
 	return info, nil
 }
 
-func fetchInto(ctx context.Context, from content.Provider, target ocispec.Descriptor, dir string, lim Limits) (_ *Info, err error) {
+func fetchInto(ctx context.Context, from content.Provider, target ocispec.Descriptor, dir string, o FetchOptions) (_ *Info, err error) {
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(fs.ErrExist, err)
 	}
-	f := &fetch{ctx: ctx, from: from, bytes: lim.Bytes, files: lim.Files, trees: map[string]bool{}}
+	f := &fetch{ctx: ctx, from: from, trust: o.Trust, bytes: o.Bytes, files: o.Files, trees: map[string]bool{}}
 	if f.bytes == 0 {
 		f.bytes = DefaultFetchBytes
 	}
@@ -66,7 +69,7 @@ func fetchInto(ctx context.Context, from content.Provider, target ocispec.Descri
 		f.files = DefaultFetchFiles
 	}
 	parts := &parts{}
-	if f.info, parts, err = readManifest(ctx, from, target); err != nil {
+	if f.info, parts, err = readManifest(ctx, from, target, o.Trust); err != nil {
 		return nil, err
 	}
 	stage, err := os.MkdirTemp(filepath.Dir(dir), ".fetch-")
@@ -108,7 +111,7 @@ func (f *fetch) open(stage, done string) (err error) {
 }
 
 func (f *fetch) run(p *parts) error {
-	err := unzip(f.ctx, f.from, p.state, &f.bytes, func(r io.Reader) error { return readState(r, f.stateFile) })
+	err := f.unzip(p.state, func(r io.Reader) error { return readState(r, f.stateFile) })
 	if err != nil {
 		return err
 	}
@@ -118,7 +121,7 @@ func (f *fetch) run(p *parts) error {
 		}
 	}
 	for path, desc := range p.files {
-		err := unzip(f.ctx, f.from, desc, &f.bytes, func(r io.Reader) error { return f.write(path, r) })
+		err := f.unzip(desc, func(r io.Reader) error { return f.write(path, r) })
 		if err != nil {
 			return err
 		}
@@ -191,7 +194,7 @@ func (f *fetch) write(path string, r io.Reader) error {
 // memory puts the files of pages together.
 func (f *fetch) memory(p *parts) error {
 	var d *delta
-	err := unzip(f.ctx, f.from, *p.pages, &f.bytes, func(r io.Reader) (err error) {
+	err := f.unzip(*p.pages, func(r io.Reader) (err error) {
 		b := bufio.NewReaderSize(r, 64<<10)
 		if d, err = readDelta(b, uint64(f.bytes)/pageSize); err != nil {
 			return err

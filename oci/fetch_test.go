@@ -91,7 +91,7 @@ func TestDamagedBlobs(t *testing.T) {
 					want = ErrIncomplete
 				}
 				dir := filepath.Join(tempDir(t), "x")
-				_, err := Fetch(t.Context(), all, target, dir, Limits{})
+				_, err := Fetch(t.Context(), all, target, dir, anyone())
 				require.ErrorIs(t, err, want, what)
 				require.NoDirExists(t, dir)
 				left, err := os.ReadDir(filepath.Dir(dir))
@@ -100,7 +100,7 @@ func TestDamagedBlobs(t *testing.T) {
 				all[dgst] = whole
 			}
 		}
-		_, err := Fetch(t.Context(), all, target, filepath.Join(tempDir(t), "x"), Limits{})
+		_, err := Fetch(t.Context(), all, target, filepath.Join(tempDir(t), "x"), anyone())
 		require.NoError(t, err)
 	}
 }
@@ -122,13 +122,13 @@ func flip(b []byte, at int) []byte {
 func TestLimits(t *testing.T) {
 	all, targets := exported(t)
 	for _, target := range targets {
-		_, err := Fetch(t.Context(), all, target, filepath.Join(tempDir(t), "x"), Limits{Bytes: 100_000})
+		_, err := Fetch(t.Context(), all, target, filepath.Join(tempDir(t), "x"), FetchOptions{Trust: anyone().Trust, Bytes: 100_000})
 		require.ErrorIs(t, err, ErrTooLarge)
-		_, err = Fetch(t.Context(), all, target, filepath.Join(tempDir(t), "x"), Limits{Files: 3})
+		_, err = Fetch(t.Context(), all, target, filepath.Join(tempDir(t), "x"), FetchOptions{Trust: anyone().Trust, Files: 3})
 		require.ErrorIs(t, err, ErrTooLarge)
 	}
 	dir := tempDir(t)
-	_, err := Fetch(t.Context(), all, targets[0], dir, Limits{})
+	_, err := Fetch(t.Context(), all, targets[0], dir, anyone())
 	require.ErrorIs(t, err, os.ErrExist)
 }
 
@@ -184,7 +184,7 @@ func TestHostileTar(t *testing.T) {
 			all := blobs{}
 			target := manifestOf(all, "0", stateOf(all, zipped(t, hostileTar(t, h, nil))))
 			dir := filepath.Join(tempDir(t), "x")
-			_, err := Fetch(t.Context(), all, target, dir, Limits{})
+			_, err := Fetch(t.Context(), all, target, dir, anyone())
 			require.ErrorIs(t, err, ErrCorrupt)
 			require.NoDirExists(t, dir)
 		})
@@ -209,7 +209,7 @@ func TestHostileImages(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			all := blobs{}
 			target := manifestOf(all, "0", stateOf(all, c.zip))
-			_, err := Fetch(t.Context(), all, target, filepath.Join(tempDir(t), "x"), Limits{Bytes: 1 << 20})
+			_, err := Fetch(t.Context(), all, target, filepath.Join(tempDir(t), "x"), FetchOptions{Trust: anyone().Trust, Bytes: 1 << 20})
 			if c.want == nil {
 				require.NoError(t, err)
 				return
@@ -246,7 +246,7 @@ func TestHostileManifests(t *testing.T) {
 		"huge":             {ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: state.Digest, Size: 1 << 40}, ErrTooLarge},
 	} {
 		t.Run(what, func(t *testing.T) {
-			_, err := Fetch(t.Context(), all, c.target, filepath.Join(tempDir(t), "x"), Limits{})
+			_, err := Fetch(t.Context(), all, c.target, filepath.Join(tempDir(t), "x"), anyone())
 			require.ErrorIs(t, err, c.want)
 		})
 	}
@@ -311,7 +311,7 @@ func FuzzFetch(f *testing.F) {
 		source.Annotations = map[string]string{annotationRole: roleSource}
 		parent := tempDir(t)
 		dir := filepath.Join(parent, "x")
-		_, err := Fetch(t.Context(), all, manifestOf(all, "1", s, p, source), dir, Limits{Bytes: 4 << 20, Files: 100})
+		_, err := Fetch(t.Context(), all, manifestOf(all, "1", s, p, source), dir, FetchOptions{Trust: anyone().Trust, Bytes: 4 << 20, Files: 100})
 		left, rerr := os.ReadDir(parent)
 		require.NoError(t, rerr)
 		if err != nil {

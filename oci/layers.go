@@ -190,7 +190,7 @@ func (w *publication) manifest(ctx context.Context, all []layer) (ocispec.Descri
 		return ocispec.Descriptor{}, err
 	}
 	labels[labelGC+"config"] = m.Config.Digest.String()
-	if b, err = json.Marshal(m); err != nil {
+	if b, err = marshalSigned(m, w.o.Signer); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return w.up.bytesBlob(ctx, ocispec.MediaTypeImageManifest, labels, b)

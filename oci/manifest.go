@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,6 +23,11 @@ type Info struct {
 	Chain int
 	// Annotations of the manifest.
 	Annotations map[string]string
+	// Signer is the ID of the trusted key that has signed the image; empty: none,
+	// and that is allowed.
+	Signer string
+	// Encrypted: some of its layers are.
+	Encrypted bool
 	// Config and Spec are config.dump and spec.dump. The spec of a container to
 	// be restored comes from elsewhere: an image is not trusted that far.
 	Config, Spec []byte
@@ -35,16 +41,17 @@ type parts struct {
 	files   map[string]ocispec.Descriptor // by path
 }
 
-// Inspect reads the manifest of an image. Only the manifest is checked.
+// Inspect reads the manifest of an image. Only the manifest is checked, with its
+// signature.
 //
 // Errors: ErrNotCheckpoint, ErrUnsupportedVersion, ErrCorrupt, ErrTooLarge,
-// ErrIncomplete.
-func Inspect(ctx context.Context, p content.Provider, target ocispec.Descriptor) (*Info, error) {
-	info, _, err := readManifest(ctx, p, target)
+// ErrIncomplete, ErrUntrusted.
+func Inspect(ctx context.Context, p content.Provider, target ocispec.Descriptor, trust *Trust) (*Info, error) {
+	info, _, err := readManifest(ctx, p, target, trust)
 	return info, err
 }
 
-func readManifest(ctx context.Context, p content.Provider, target ocispec.Descriptor) (*Info, *parts, error) {
+func readManifest(ctx context.Context, p content.Provider, target ocispec.Descriptor, trust *Trust) (*Info, *parts, error) {
 	if target.MediaType != ocispec.MediaTypeImageManifest {
 		return nil, nil, fmt.Errorf("%w: it is a %.100q", ErrNotCheckpoint, target.MediaType)
 	}
@@ -52,10 +59,10 @@ func readManifest(ctx context.Context, p content.Provider, target ocispec.Descri
 	if err != nil {
 		return nil, nil, err
 	}
-	return parseManifest(b)
+	return parseManifest(b, trust)
 }
 
-func parseManifest(b []byte) (*Info, *parts, error) {
+func parseManifest(b []byte, trust *Trust) (*Info, *parts, error) {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, nil, damaged("manifest", "%v", err)
@@ -77,6 +84,12 @@ func parseManifest(b []byte) (*Info, *parts, error) {
 	if info.Chain, err = strconv.Atoi(m.Annotations[AnnotationChain]); err != nil || info.Chain < 0 {
 		return nil, nil, damaged("manifest", "%s: %.20q", AnnotationChain, m.Annotations[AnnotationChain])
 	}
+	if info.Signer, err = trust.check(b, m); err != nil {
+		return nil, nil, err
+	}
+	for _, l := range m.Layers {
+		info.Encrypted = info.Encrypted || strings.HasSuffix(l.MediaType, suffixEncrypted)
+	}
 	parts, err := sortLayers(m.Layers)
 	if err == nil && (parts.pages == nil) != (info.Chain == 0) {
 		err = damaged("manifest", "the place in the chain does not fit the layers")
@@ -94,14 +107,15 @@ func sortLayers(layers []ocispec.Descriptor) (*parts, error) {
 	haveState := false
 	for i, l := range layers {
 		path, role := l.Annotations[annotationPath], l.Annotations[annotationRole]
+		mediaType := strings.TrimSuffix(l.MediaType, suffixEncrypted)
 		switch {
-		case role == roleState && l.MediaType == mediaTypeState && !haveState:
+		case role == roleState && mediaType == mediaTypeState && !haveState:
 			p.state, haveState = l, true
-		case role == rolePages && l.MediaType == mediaTypePages && p.pages == nil:
+		case role == rolePages && mediaType == mediaTypePages && p.pages == nil:
 			p.pages = &l
-		case role == roleSource && (l.MediaType == mediaTypePages || l.MediaType == mediaTypeState) && len(p.sources) < maxSources:
+		case role == roleSource && (mediaType == mediaTypePages || mediaType == mediaTypeState) && len(p.sources) < maxSources:
 			p.sources[l.Digest.String()] = l
-		case role == roleFile && l.MediaType == mediaTypeFile && filePath.MatchString(path) && p.files[path].Digest == "":
+		case role == roleFile && mediaType == mediaTypeFile && filePath.MatchString(path) && p.files[path].Digest == "":
 			p.files[path] = l
 		default:
 			return nil, damaged("manifest", "layer %d has the role %.40q, the type %.100q and the path %.100q", i, role, l.MediaType, path)

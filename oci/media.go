@@ -10,6 +10,10 @@ const (
 	mediaTypeFile  = "application/vnd.crsc.checkpoint.file.v1+zstd"
 )
 
+// suffixEncrypted ends the media type of a layer that is encrypted with age
+// (age-encryption.org/v1), after compression.
+const suffixEncrypted = "+age"
+
 // Annotations of a layer's descriptor.
 const (
 	annotationRole = "crsc.io/role"
@@ -36,6 +40,9 @@ const (
 	AnnotationNamespace = "crsc.io/namespace"
 	// AnnotationChain is the place in the chain: 0 holds all memory.
 	AnnotationChain = "crsc.io/chain"
+	// AnnotationSigner is the ID of the key, AnnotationSignature the signature.
+	AnnotationSigner    = "crsc.io/signer"
+	AnnotationSignature = "crsc.io/signature"
 
 	formatVersion = "1"
 )

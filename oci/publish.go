@@ -93,7 +93,7 @@ func (w *publication) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, w.end(ctx, lease)) }()
 	held := leases.WithLease(ctx, lease.ID)
-	if w.up, err = newUploader(w.o.Store, lease, token(w.o.Origin.Namespace, w.o.Origin.ID)+"-"); err != nil {
+	if w.up, err = newUploader(w.o.Store, lease, token(w.o.Origin.Namespace, w.o.Origin.ID)+"-", w.o.EncryptFor); err != nil {
 		return err
 	}
 	m, err := w.layers(held)

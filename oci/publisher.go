@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"filippo.io/age"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 )
 
@@ -29,6 +30,11 @@ type Options struct {
 	Origin Origin
 	// Retention says which images stay.
 	Retention Retention
+	// Signer signs the images; nil: they are not signed.
+	Signer *Signer
+	// EncryptFor are the keys that layers are encrypted for; none: they are not
+	// encrypted.
+	EncryptFor []age.Recipient
 	// Chain is the length of a chain from which on a new one begins; 0 is
 	// DefaultChain, 1 makes every image a full one.
 	Chain int

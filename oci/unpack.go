@@ -108,8 +108,8 @@ func destination(name string) (dest string, ok bool) {
 // source unpacks the pages of an earlier layer into one file.
 func (f *fetch) source(desc ocispec.Descriptor, number int) error {
 	name := strconv.Itoa(number)
-	return unzip(f.ctx, f.from, desc, &f.bytes, func(r io.Reader) error {
-		if desc.MediaType == mediaTypePages {
+	return f.unzip(desc, func(r io.Reader) error {
+		if strings.TrimSuffix(desc.MediaType, suffixEncrypted) == mediaTypePages {
 			b := bufio.NewReaderSize(r, 64<<10)
 			d, err := readDelta(b, uint64(f.bytes)/pageSize)
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"strconv"
 
+	"filippo.io/age"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
@@ -34,25 +35,33 @@ type uploader struct {
 	count  int
 	bytes  int64 // compressed, of blobs that the store did not have
 	zip    *zstd.Encoder
+	seal   []age.Recipient // of layers; none: they are not encrypted
 }
 
 // uploadBuffer is what goes to the daemon in one message: each is a round trip.
 const uploadBuffer = 1 << 20
 
-func newUploader(store *Store, lease leases.Lease, prefix string) (*uploader, error) {
+func newUploader(store *Store, lease leases.Lease, prefix string, seal []age.Recipient) (*uploader, error) {
 	// One goroutine, a small window: this runs beside a workload.
 	zip, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 		zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(1<<20))
 	if err != nil {
 		return nil, err
 	}
-	return &uploader{store: store, lease: lease, prefix: prefix, zip: zip}, nil
+	return &uploader{store: store, lease: lease, prefix: prefix, zip: zip, seal: seal}, nil
 }
 
-// layer compresses what write produces.
+// layer compresses what write produces, and encrypts it.
 func (u *uploader) layer(ctx context.Context, mediaType string, annotations map[string]string, write func(io.Writer) error) (layer, error) {
 	plain := sha256.New()
-	desc, err := u.blob(ctx, mediaType, nil, func(w io.Writer) error {
+	if len(u.seal) > 0 {
+		mediaType += suffixEncrypted
+	}
+	desc, err := u.blob(ctx, mediaType, nil, func(out io.Writer) error {
+		w, err := u.sealed(out)
+		if err != nil {
+			return err
+		}
 		u.zip.Reset(w)
 		// A buffer, so that small writes do not become small blocks.
 		b := bufio.NewWriterSize(io.MultiWriter(plain, u.zip), 64<<10)
@@ -62,11 +71,34 @@ func (u *uploader) layer(ctx context.Context, mediaType string, annotations map[
 		if err := b.Flush(); err != nil {
 			return err
 		}
-		return u.zip.Close()
+		return errors.Join(u.zip.Close(), w.Close())
 	})
 	desc.Annotations = annotations
-	return layer{desc: desc, diffID: digest.NewDigest(digest.SHA256, plain)}, err
+	l := layer{desc: desc, diffID: digest.NewDigest(digest.SHA256, plain)}
+	if len(u.seal) > 0 {
+		// The digest of the content would tell whoever guesses the content.
+		l.diffID = desc.Digest
+	}
+	return l, err
 }
+
+// sealed returns a writer that encrypts, or passes on, what comes to w. Its
+// Close leaves w open.
+func (u *uploader) sealed(w io.Writer) (io.WriteCloser, error) {
+	if len(u.seal) == 0 {
+		return openEnded{w}, nil
+	}
+	sealed, err := age.Encrypt(w, u.seal...)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
+	}
+	return sealed, nil
+}
+
+// openEnded is a writer without an end of its own.
+type openEnded struct{ io.Writer }
+
+func (openEnded) Close() error { return nil }
 
 // bytesBlob stores a small blob as it is.
 func (u *uploader) bytesBlob(ctx context.Context, mediaType string, labels map[string]string, b []byte) (ocispec.Descriptor, error) {

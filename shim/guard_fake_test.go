@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,6 +24,9 @@ import (
 //	oom      do not recover from an OOM
 //	prepare  fail to prepare
 //	refuse   refuse the container
+//	deny     refuse it when it is prepared
+//	late     refuse it when it has been created
+//	instead  make the processes itself, in place of a start
 const guardAnnotation = "crsc.test/guard"
 
 const recoveryDelay = 1500 * time.Millisecond
@@ -52,6 +56,9 @@ func testGuards(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, err
 func (g *restartGuard) has(trait string) bool { return strings.Contains(g.traits, trait) }
 
 func (g *restartGuard) Prepare(_ context.Context, c *lifecycle.Container) error {
+	if g.has("deny") {
+		return fmt.Errorf("not this one: %w", lifecycle.ErrRefused)
+	}
 	if g.has("prepare") {
 		return errors.New("not today")
 	}
@@ -64,10 +71,25 @@ func (g *restartGuard) Prepare(_ context.Context, c *lifecycle.Container) error 
 }
 
 func (g *restartGuard) Created(_ context.Context, c *lifecycle.Container) error {
+	if g.has("late") {
+		return fmt.Errorf("not this one: %w", lifecycle.ErrRefused)
+	}
 	if g.has("swallow") {
 		g.mark = c.MarkStdio()
 	}
 	return nil
+}
+
+func (g *restartGuard) StartInstead(c *lifecycle.Container) lifecycle.StartFunc {
+	if !g.has("instead") {
+		return nil
+	}
+	return func(ctx context.Context, io *lifecycle.Pipes) (int, error) {
+		if g.has("fail") {
+			return 0, errors.New("no luck")
+		}
+		return restart(ctx, c, io)
+	}
 }
 
 func (g *restartGuard) Started(context.Context, *lifecycle.Container)                   {}

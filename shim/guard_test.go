@@ -169,6 +169,8 @@ func TestRecovery(t *testing.T) {
 		{"orderly exit", testOrderlyExit},
 		{"unprepared", testUnprepared},
 		{"refused", testRefused},
+		{"start instead", testStartInstead},
+		{"no start", testNoStart},
 		{"terminal", testGuardedTerminal},
 		{"host pid namespace", testGuardedHostPID},
 		{"execs die with init", testExecsDie},
@@ -346,9 +348,49 @@ func testUnprepared(t *testing.T, d *shimtest.Daemon, id string) {
 }
 
 func testRefused(t *testing.T, d *shimtest.Daemon, id string) {
-	_, errOut, code := runForeground(t, d, "", ours, id, guarded("refuse"), "true")
+	for traits, says := range map[string]string{"refuse": "refused by the test's guard", "deny": "not this one", "late": "not this one"} {
+		_, errOut, code := runForeground(t, d, "", ours, id, guarded(traits), "true")
+		require.NotZero(t, code, traits)
+		require.Contains(t, errOut, says)
+		require.NotContains(t, d.Ctr("task", "ls"), id)
+	}
+}
+
+// testStartInstead: a container whose processes the guard has made is like any
+// other.
+func testStartInstead(t *testing.T, d *shimtest.Daemon, id string) {
+	events := d.Events()
+	f := runAttached(t, d, id, guarded("instead"), "sh", "-c", "echo started; read line; echo got $line; sleep 1000")
+	awaitOutput(t, f, "started\n")
+	pid, status := f.row()
+	require.Equal(t, "RUNNING", status)
+	var create, start uint64
+	for _, e := range events.Of(id) {
+		switch e.Topic {
+		case "/tasks/create":
+			create = uint64(e.Fields["pid"].(float64))
+		case "/tasks/start":
+			start = uint64(e.Fields["pid"].(float64))
+		case "/tasks/exit":
+			require.Fail(t, "the created init's exit is nobody's business")
+		}
+	}
+	require.Equal(t, pid, strconv.FormatUint(start, 10))
+	require.NotEqual(t, create, start)
+	require.Regexp(t, "memory", d.Ctr("task", "metrics", id))
+	d.Ctr("task", "exec", "--exec-id", "a", id, "true")
+	f.crash()
+	d.Ctr("task", "kill", "-s", "KILL", id)
+	require.Equal(t, 137, f.code())
+}
+
+// testNoStart: when the guard can't make the processes the start fails, and the
+// container can be removed.
+func testNoStart(t *testing.T, d *shimtest.Daemon, id string) {
+	_, errOut, code := runForeground(t, d, "", ours, id, guarded("instead fail"), "true")
 	require.NotZero(t, code)
-	require.Contains(t, errOut, "refused by the test's guard")
+	require.Contains(t, errOut, "no luck")
+	require.NotContains(t, d.Ctr("task", "ls"), id)
 }
 
 func testGuardedTerminal(t *testing.T, d *shimtest.Daemon, id string) {

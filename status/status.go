@@ -31,11 +31,13 @@ type Status struct {
 	Updated    time.Time `json:"updated"`
 	// Order is where the order of consumption comes from; OrderReason why it
 	// is not the preferred source.
-	Order       string      `json:"order,omitempty"`
-	OrderReason string      `json:"order_reason,omitempty"`
-	Connections int64       `json:"connections"`
-	Intercepted []string    `json:"intercepted,omitempty"`
-	Checkpoints Checkpoints `json:"checkpoints"`
+	Order       string   `json:"order,omitempty"`
+	OrderReason string   `json:"order_reason,omitempty"`
+	Connections int64    `json:"connections"`
+	Intercepted []string `json:"intercepted,omitempty"`
+	// RestoredFrom is the image that the container began with, and its digest.
+	RestoredFrom string      `json:"restored_from,omitempty"`
+	Checkpoints  Checkpoints `json:"checkpoints"`
 	// UnreplayableSince is the time of the oldest input that a crash now would
 	// lose, or may, since it came after the last checkpoint and can't be replayed;
 	// Unreplayable says what it was. A long-lived connection is one whose

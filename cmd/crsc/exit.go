@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/oci"
 )
 
 // Exit codes. They are part of the interface: scripts rely on them.
@@ -11,7 +12,7 @@ const (
 	exitOK          = 0
 	exitTornTail    = 1 // the journal's last write was interrupted; recoverable
 	exitCorrupt     = 2 // committed data is damaged or missing
-	exitUnsupported = 3 // the journal has a version that this build can't read
+	exitUnsupported = 3 // the journal or image has a version that this build can't read
 	exitFailure     = 4 // anything else: usage, permissions, no journal
 )
 
@@ -21,9 +22,9 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.Is(err, journal.ErrTornTail):
 		return exitTornTail
-	case errors.Is(err, journal.ErrCorrupt):
+	case errors.Is(err, journal.ErrCorrupt), errors.Is(err, oci.ErrCorrupt), errors.Is(err, oci.ErrIncomplete):
 		return exitCorrupt
-	case errors.Is(err, journal.ErrUnsupportedVersion):
+	case errors.Is(err, journal.ErrUnsupportedVersion), errors.Is(err, oci.ErrUnsupportedVersion), errors.Is(err, oci.ErrNotCheckpoint):
 		return exitUnsupported
 	}
 	return exitFailure

@@ -38,7 +38,7 @@ func newRoot() *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          help,
 	}
-	root.AddCommand(newPS(), newMetrics(), newCheckpoint(), newCheckpoints(), newPin(true), newPin(false), newJournal())
+	root.AddCommand(newPS(), newMetrics(), newCheckpoint(), newCheckpoints(), newPin(true), newPin(false), newJournal(), newImage())
 	return root
 }
 

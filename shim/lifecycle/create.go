@@ -119,7 +119,9 @@ func (c *Container) create(ctx context.Context, r CreateRequest) error {
 	if err := c.mount(); err != nil {
 		return err
 	}
-	c.prepareGuard(ctx)
+	if err := c.prepareGuard(ctx); err != nil {
+		return err
+	}
 	launch := c.s.tracker.launch()
 	defer launch.end()
 	if r.Checkpoint != "" {
@@ -148,7 +150,12 @@ func (c *Container) create(ctx context.Context, r CreateRequest) error {
 	}
 	// An OOM may come as soon as the program runs.
 	c.loadCgroup(ctx, pid)
-	c.guardCreated(ctx)
+	if err := c.guardCreated(ctx); err != nil {
+		c.closeOOM()
+		err = errors.Join(err, deleteRunc(context.WithoutCancel(ctx), c.runc, c.id, true))
+		c.init.free()
+		return err
+	}
 	if e, exited := launch.adopt(pid, owner{c, c.init}); exited {
 		c.exited(c.init, e)
 	}
@@ -240,30 +247,38 @@ func (c *Container) createFromCheckpoint(r CreateRequest) error {
 	return nil
 }
 
-func (c *Container) prepareGuard(ctx context.Context) {
+// prepareGuard returns only what fails the creation.
+func (c *Container) prepareGuard(ctx context.Context) error {
 	g := c.currentGuard()
 	if g == nil {
-		return
+		return nil
 	}
-	if err := g.Prepare(ctx, c); err != nil {
-		c.logger(ctx).WithError(err).Error("unprotected: prepare")
-		c.takeGuard()
-		if err := g.Close(); err != nil {
-			c.logger(ctx).WithError(err).Error("close guard")
-		}
+	err := g.Prepare(ctx, c)
+	if err == nil || errors.Is(err, ErrRefused) {
+		return err
 	}
+	c.logger(ctx).WithError(err).Error("unprotected: prepare")
+	c.takeGuard()
+	if err := g.Close(); err != nil {
+		c.logger(ctx).WithError(err).Error("close guard")
+	}
+	return nil
 }
 
-func (c *Container) guardCreated(ctx context.Context) {
+// guardCreated returns only what fails the creation.
+func (c *Container) guardCreated(ctx context.Context) error {
 	g := c.currentGuard()
 	if g == nil {
-		return
+		return nil
 	}
-	if err := g.Created(ctx, c); err != nil {
-		c.logger(ctx).WithError(err).Error("unprotected: created")
-		c.takeGuard()
-		c.dropGuard(ctx, g)
+	err := g.Created(ctx, c)
+	if err == nil || errors.Is(err, ErrRefused) {
+		return err
 	}
+	c.logger(ctx).WithError(err).Error("unprotected: created")
+	c.takeGuard()
+	c.dropGuard(ctx, g)
+	return nil
 }
 
 // dropGuard undoes what the guard did and closes it.

@@ -33,6 +33,9 @@ var (
 	// ErrKilled is returned by Restore when a SIGKILL from the orchestrator
 	// ended the recovery. The exit has been reported; nothing is left to do.
 	ErrKilled = fmt.Errorf("killed during recovery: %w", errdefs.ErrAborted)
+	// ErrRefused is returned by a guard for a container that must not run at all
+	// unless it runs as it was asked for.
+	ErrRefused = fmt.Errorf("refused: %w", errdefs.ErrFailedPrecondition)
 	// ErrTerminal is returned by Restore for a container with a terminal: the
 	// dead process's terminal can't be given to another one.
 	ErrTerminal = fmt.Errorf("container has a terminal: %w", errdefs.ErrNotImplemented)

@@ -18,12 +18,20 @@ import (
 type Guard interface {
 	// Prepare is called before `runc create`, with the root filesystem
 	// mounted. It may rewrite the bundle's spec (Container.WriteSpec). After an
-	// error the container runs unprotected: the guard is closed.
+	// error the container runs unprotected: the guard is closed. ErrRefused
+	// fails the creation instead.
 	Prepare(ctx context.Context, c *Container) error
 	// Created is called when init exists and the user's program has not
 	// started: PID, namespaces and cgroup are there. After an error the
-	// container runs unprotected: Deleted and Close are called.
+	// container runs unprotected: Deleted and Close are called. ErrRefused
+	// fails the creation instead.
 	Created(ctx context.Context, c *Container) error
+	// StartInstead is asked by the start of init. It returns nil if the user's
+	// program is to be run, or what makes the container's processes instead: it
+	// is called when the created init has been killed, gets new standard streams
+	// and returns the PID of the new init, which must be a child of the shim. An
+	// error fails the start and ends the container.
+	StartInstead(c *Container) StartFunc
 	// Started is called when the user's program runs, before its exit can be
 	// handled.
 	Started(ctx context.Context, c *Container)
@@ -51,6 +59,11 @@ type Guard interface {
 	// the shim ends in an orderly way it is called without Deleted.
 	Close() error
 }
+
+// StartFunc makes the processes of a container whose init is dead. CRIU takes
+// stdio.Files in the order of descriptors.json. On an error nothing may be left
+// of the container but what it can be called again with.
+type StartFunc func(ctx context.Context, stdio *Pipes) (pid int, err error)
 
 // GuardFactory makes the guard of a new container, before anything else is
 // done for it. It returns nil for a container that needs none.

@@ -49,12 +49,9 @@ type RestoreRequest struct {
 	// to be prepared for them before the crash. They belong to Restore from then
 	// on, also if it fails. nil: Restore makes them.
 	Pipes *Pipes
-	// Start deletes the dead runc container, restores it with stdio (CRIU takes
-	// stdio.Files in the order of descriptors.json) and returns the PID of the
-	// new init, which must be a child of the shim. Its context is cancelled by
-	// a SIGKILL from the orchestrator. On an error nothing may be left of the
-	// container but what Start can delete when it is called again.
-	Start func(ctx context.Context, stdio *Pipes) (pid int, err error)
+	// Start restores the dead container with stdio. Its context is cancelled by a
+	// SIGKILL from the orchestrator.
+	Start StartFunc
 }
 
 // NewPipes makes the standard streams of a restore that is to be prepared in

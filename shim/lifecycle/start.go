@@ -25,6 +25,11 @@ func (c *Container) Start(ctx context.Context, execID string) (int, error) {
 	if c.restoreFrom != nil {
 		return c.startFromCheckpoint(ctx)
 	}
+	if g := c.currentGuard(); g != nil {
+		if start := g.StartInstead(c); start != nil {
+			return c.startInstead(ctx, start)
+		}
+	}
 	c.mu.Lock()
 	if phase := c.init.phase; phase != PhaseCreated {
 		c.mu.Unlock()

@@ -16,6 +16,7 @@
 //	  volume-<i>          volumes that go back with the memory
 //	  cut.json            where each connection stood
 //	publish/              what the making of OCI images needs
+//	beginning/            what came from an image, until it has been restored
 //	genesis/              writable layer and tmpfs before the first instruction
 //	pins/                 the namespaces and mounts that must outlive the init
 //

@@ -45,6 +45,7 @@ type guard struct {
 	procs       *processes
 	images      *publisher // nil: checkpoints are not published
 	control     *control.Server
+	begin       *beginning // nil: the container begins with its program
 
 	// ctx lives as long as the guard; wg are its goroutines.
 	ctx    context.Context
@@ -98,9 +99,19 @@ var _ lifecycle.Guard = (*guard)(nil)
 // Prepare implements lifecycle.Guard: it decides whether the container can be
 // protected and makes its state directory.
 func (g *guard) Prepare(ctx context.Context, c *lifecycle.Container) error {
-	g.orUnprotected(g.prepare(ctx))
-	g.listen()
-	return nil
+	err := g.prepare(ctx)
+	if g.cfg.RestoreFrom == "" {
+		g.orUnprotected(err)
+		g.listen()
+		return nil
+	}
+	if err == nil {
+		err = g.fetchBeginning(ctx)
+	}
+	if err == nil {
+		g.listen()
+	}
+	return g.refuse(err)
 }
 
 func (g *guard) prepare(ctx context.Context) error {
@@ -151,9 +162,17 @@ func durability(d config.Durability) journal.Durability {
 
 // Created implements lifecycle.Guard: pins, first state of the files, proxy.
 func (g *guard) Created(ctx context.Context, c *lifecycle.Container) error {
-	if !g.unprotectedNow() {
-		g.orUnprotected(g.created(ctx))
+	if g.unprotectedNow() {
+		return nil
 	}
+	err := g.created(ctx)
+	if g.begin != nil {
+		if err == nil {
+			err = g.checkBeginning()
+		}
+		return g.refuse(err)
+	}
+	g.orUnprotected(err)
 	return nil
 }
 
@@ -234,7 +253,7 @@ func (g *guard) clearState() error {
 	if err := criu.RemovePins(filepath.Join(g.dir, "pins")); err != nil {
 		return err
 	}
-	for _, name := range []string{"journal", "checkpoints", "genesis", "pins", "publish"} {
+	for _, name := range []string{"journal", "checkpoints", "genesis", "pins", "publish", "beginning"} {
 		if err := os.RemoveAll(filepath.Join(g.dir, name)); err != nil {
 			return err
 		}
@@ -276,6 +295,10 @@ func (g *guard) Started(ctx context.Context, c *lifecycle.Container) {
 	}
 	g.wg.Go(g.awaitEnd)
 	g.wg.Go(func() { g.procs.watch(g.ctx) })
+	if g.begin != nil {
+		// The journal does not reach back to where the memory comes from.
+		g.wantCheckpoint("restored from an image")
+	}
 }
 
 // awaitEnd ends the clients' connections however the container ended: a

@@ -39,15 +39,19 @@ func (g *guard) publishDir() string { return filepath.Join(g.dir, "publish") }
 
 // openImages connects to containerd.
 func (g *guard) openImages(ctx context.Context) (*oci.Store, *oci.Publisher, error) {
-	address := os.Getenv(grpcAddress)
-	if address == "" {
-		return nil, nil, errNoAddress
-	}
 	origin, err := g.origins(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	store, err := oci.Dial(address)
+	signer, err := oci.OpenSigner(g.cfg.Images.SigningKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	readers, err := oci.ParseRecipients(g.cfg.Images.EncryptFor)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := dialStore()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -57,11 +61,22 @@ func (g *guard) openImages(ctx context.Context) (*oci.Store, *oci.Publisher, err
 			Last: g.cfg.PublishKeep, Hourly: g.cfg.PublishHourly, Daily: g.cfg.PublishDaily,
 			MaxBytes: g.cfg.PublishMaxSize, NodeMaxBytes: g.cfg.NodePublishMaxSize,
 		},
+		Signer: signer, EncryptFor: readers,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, store.Close())
 	}
 	return store, p, nil
+}
+
+// dialStore connects to containerd's API, by the address that it has given to
+// the shim.
+func dialStore() (*oci.Store, error) {
+	address := os.Getenv(grpcAddress)
+	if address == "" {
+		return nil, errNoAddress
+	}
+	return oci.Dial(address)
 }
 
 // origins says where the checkpoints come from.

@@ -55,7 +55,12 @@ type container struct {
 // newContainer names a container and makes its pod's network.
 func newContainer(t testing.TB) *container {
 	t.Helper()
-	e := env.RequireInstance(t, instance)
+	return newContainerOn(t, env.RequireInstance(t, instance))
+}
+
+// newContainerOn is newContainer on another machine.
+func newContainerOn(t testing.TB, e *env.Env) *container {
+	t.Helper()
 	c := &container{t: t, e: e, pod: e.NewPod(t), id: env.UniqueName(t)}
 	e.RemoveContainer(t, c.id)
 	t.Cleanup(c.tellFailure)

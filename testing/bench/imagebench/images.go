@@ -40,6 +40,7 @@ type survey struct {
 	ctx   context.Context
 	rig   *bench.Rig
 	store *oci.Store
+	trust *oci.Trust
 	dir   string
 	blobs map[digest.Digest]bool
 	pages map[[32]byte]bool // of the image before
@@ -52,6 +53,14 @@ func inspect(ctx context.Context, rig *bench.Rig, o *outcome) (all []image, err 
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	s := &survey{ctx: namespaces.WithNamespace(ctx, rig.Env.Namespace), rig: rig, store: store, blobs: map[digest.Digest]bool{}}
+	// What the shim on this node has signed.
+	own, err := oci.OpenSigner(filepath.Join(rig.Env.StateDir, ".keys", "signing.pem"))
+	if err != nil {
+		return nil, err
+	}
+	if s.trust, err = oci.NewTrust(oci.TrustOptions{Own: own}); err != nil {
+		return nil, err
+	}
 	if s.dir, err = os.MkdirTemp(rig.Env.Dir, "images-"); err != nil {
 		return nil, err
 	}
@@ -92,7 +101,7 @@ func (s *survey) look(i containerd.Image) (*image, error) {
 	}
 	dir := filepath.Join(s.dir, "checkpoint")
 	begun := time.Now()
-	if out.info, err = oci.Fetch(s.ctx, s.store.Content, i.Target, dir, oci.Limits{}); err != nil {
+	if out.info, err = oci.Fetch(s.ctx, s.store.Content, i.Target, dir, oci.FetchOptions{Trust: s.trust}); err != nil {
 		return nil, err
 	}
 	out.fetch = time.Since(begun)
