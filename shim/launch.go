@@ -47,7 +47,11 @@ func readGroup(id string) (string, error) {
 // launch starts the serving process of a group and returns its address. If the
 // group has one, the error is errdefs.ErrAlreadyExists and the address its own.
 func launch(ctx context.Context, id, group string, o shim.StartOpts) (_ string, retErr error) {
-	s, err := listen(ctx, o.Address, group, false)
+	in, err := readStartInput(os.Stdin)
+	if err != nil {
+		return "", err
+	}
+	s, err := listen(ctx, o.Address, group, in.socketDir, false)
 	if err != nil {
 		return s.address, err
 	}
@@ -59,7 +63,7 @@ func launch(ctx context.Context, id, group string, o shim.StartOpts) (_ string, 
 	// pkg/shim expects the listener at descriptor 3, that of pprof at 4.
 	cmd.ExtraFiles = []*os.File{s.file}
 	if o.Debug {
-		d, err := listen(ctx, o.Address, group, true)
+		d, err := listen(ctx, o.Address, group, in.socketDir, true)
 		if err != nil {
 			return "", err
 		}
@@ -74,7 +78,7 @@ func launch(ctx context.Context, id, group string, o shim.StartOpts) (_ string, 
 			_ = cmd.Process.Kill()
 		}
 	}()
-	if err := joinCgroup(cmd.Process.Pid); err != nil {
+	if err := joinCgroup(cmd.Process.Pid, in.options.ShimCgroup); err != nil {
 		return "", err
 	}
 	if err := shim.AdjustOOMScore(cmd.Process.Pid); err != nil {
@@ -121,13 +125,8 @@ func start(cmd *exec.Cmd) error {
 }
 
 // joinCgroup moves the shim to the cgroup of the runtime options, if they name
-// one. They come on the standard input.
-func joinCgroup(pid int) error {
-	o, _, err := readOptions(os.Stdin)
-	if err != nil {
-		return err
-	}
-	path := o.ShimCgroup
+// one.
+func joinCgroup(pid int, path string) (err error) {
 	if path == "" {
 		return nil
 	}

@@ -11,10 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/types"
-	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/containerd/v2/pkg/protobuf/proto"
-	ptypes "github.com/containerd/containerd/v2/pkg/protobuf/types"
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
@@ -85,16 +82,16 @@ func (Manager) Info(ctx context.Context, optionsR io.Reader) (*types.RuntimeInfo
 		Name:    RuntimeName,
 		Version: &types.RuntimeVersion{Version: version.Version, Revision: version.Revision},
 	}
-	o, given, err := readOptions(optionsR)
+	in, err := readStartInput(optionsR)
 	if err != nil {
 		return nil, err
 	}
-	if given {
-		if info.Options, err = typeurl.MarshalAnyToProto(o); err != nil {
+	if in.given {
+		if info.Options, err = typeurl.MarshalAnyToProto(in.options); err != nil {
 			return nil, fmt.Errorf("marshal options: %w", err)
 		}
 	}
-	features, err := (&runc.Runc{Command: o.BinaryName}).Features(ctx)
+	features, err := (&runc.Runc{Command: in.options.BinaryName}).Features(ctx)
 	if err != nil {
 		// A runc without this command serves all the same.
 		log.G(ctx).WithError(err).Debug("no runtime features")
@@ -104,22 +101,4 @@ func (Manager) Info(ctx context.Context, optionsR io.Reader) (*types.RuntimeInfo
 		return nil, fmt.Errorf("marshal features: %w", err)
 	}
 	return info, nil
-}
-
-// readOptions reads the runtime options that containerd writes to the standard
-// input of start and info; given is false if it wrote none.
-func readOptions(r io.Reader) (o *options.Options, given bool, err error) {
-	data, err := io.ReadAll(r)
-	if err != nil {
-		return nil, false, fmt.Errorf("read options: %w", err)
-	}
-	if len(data) == 0 {
-		return &options.Options{}, false, nil
-	}
-	var any ptypes.Any
-	if err := proto.Unmarshal(data, &any); err != nil {
-		return nil, false, fmt.Errorf("%w: %w", lifecycle.ErrOptions, err)
-	}
-	o, err = lifecycle.ParseOptions(&any)
-	return o, true, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
@@ -17,14 +18,18 @@ type socket struct {
 	file     *os.File
 }
 
-// listen makes the socket of a group. One that nobody serves is replaced.
+// listen makes the socket of a group, in dir or, if that is empty, where
+// containerd's shims have it. One that nobody serves is replaced.
 //
 // Errors: errdefs.ErrAlreadyExists, with the address, if it is served.
-func listen(ctx context.Context, daemon, group string, debug bool) (*socket, error) {
+func listen(ctx context.Context, daemon, group, dir string, debug bool) (*socket, error) {
 	s := &socket{}
 	var err error
 	if s.address, err = shim.SocketAddress(ctx, daemon, group, debug); err != nil {
 		return s, err
+	}
+	if dir != "" {
+		s.address = "unix://" + filepath.Join(dir, filepath.Base(s.address))
 	}
 	s.listener, err = shim.NewSocket(s.address)
 	if err != nil {

@@ -28,6 +28,8 @@ var (
 	ErrNoCgroup = fmt.Errorf("cgroup does not exist: %w", errdefs.ErrNotFound)
 	// ErrOptions is returned by Create for runtime options that can't be read.
 	ErrOptions = fmt.Errorf("runtime options: %w", errdefs.ErrInvalidArgument)
+	// ErrUnknownOptions is the ErrOptions of a type that is not known.
+	ErrUnknownOptions = fmt.Errorf("unknown type: %w", ErrOptions)
 	// ErrNotRecovering is returned by Restore when no exit is being withheld.
 	ErrNotRecovering = fmt.Errorf("no recovery under way: %w", errdefs.ErrFailedPrecondition)
 	// ErrKilled is returned by Restore when a SIGKILL from the orchestrator

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/pelletier/go-toml/v2"
 )
@@ -17,13 +18,17 @@ import (
 // runtime, nerdctl sends none. The TOML keys are the names of runc's options as
 // containerd's configuration spells them (BinaryName, Root, SystemdCgroup, …).
 //
-// Errors: ErrOptions, naming the type or the file.
+// Errors: ErrOptions, naming the type or the file; ErrUnknownOptions for a type
+// that is none of these.
 func ParseOptions(from typeurl.Any) (*options.Options, error) {
 	// GetValue is nil-safe, and an empty value carries nothing to decode.
 	if from == nil || from.GetTypeUrl() == "" {
 		return &options.Options{}, nil
 	}
 	v, err := typeurl.UnmarshalAny(from)
+	if errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("%s: %w", from.GetTypeUrl(), ErrUnknownOptions)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", from.GetTypeUrl(), ErrOptions, err)
 	}
@@ -33,7 +38,7 @@ func ParseOptions(from typeurl.Any) (*options.Options, error) {
 	case *runtimeoptions.Options:
 		return parseGeneric(o)
 	}
-	return nil, fmt.Errorf("unknown type %s: %w", from.GetTypeUrl(), ErrOptions)
+	return nil, fmt.Errorf("%s: %w", from.GetTypeUrl(), ErrUnknownOptions)
 }
 
 // tomlOptions are runc's options under the names that containerd's
