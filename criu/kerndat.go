@@ -19,9 +19,10 @@ import (
 const kerndatFile = "/run/criu.kdat"
 
 // askKernel runs fn, which runs CRIU with its answers kept, and writes them to
-// file.
+// file, which may itself lie in the directory that is hidden meanwhile.
 func askKernel(file string, fn func() error) error {
-	return onThread(func() error {
+	var answers []byte
+	err := onThread(func() error {
 		if err := privateMounts(); err != nil {
 			return err
 		}
@@ -32,12 +33,16 @@ func askKernel(file string, fn func() error) error {
 		if err := fn(); err != nil {
 			return err
 		}
-		b, err := os.ReadFile(kerndatFile)
-		if err != nil {
+		var err error
+		if answers, err = os.ReadFile(kerndatFile); err != nil {
 			return fmt.Errorf("criu kept no answers of the kernel: %w", err)
 		}
-		return replaceFile(file, b)
+		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return replaceFile(file, answers)
 }
 
 // replaceFile writes a private file that is whole whenever it is read.

@@ -23,8 +23,8 @@ const prefix = "crsc.io/"
 // containerType is the CRI's annotation that tells pause containers.
 const containerType = "io.kubernetes.cri.container-type"
 
-// NewGuard is a lifecycle.GuardFactory. Containers without our annotations, and
-// pause containers, get no guard.
+// NewGuard is a lifecycle.GuardFactory. Containers that neither their annotations
+// nor the node's defaults want protected, and pause containers, get no guard.
 //
 // Errors: malformed annotations, as errdefs.ErrInvalidArgument.
 func NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error) {
@@ -34,11 +34,14 @@ func NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error
 			ours[k] = v
 		}
 	}
-	if len(ours) == 0 || c.Annotations()[containerType] == "sandbox" {
+	if c.Annotations()[containerType] == "sandbox" {
 		return nil, nil
 	}
 	node, err := config.Load("")
 	if err != nil {
+		if len(ours) == 0 {
+			return nil, nil // who has not asked is not told
+		}
 		// The administrator's mistake, not the user's: the container runs.
 		logrus.WithError(err).WithField("id", c.ID()).Error("unprotected: the node's configuration can't be read")
 		return nil, nil

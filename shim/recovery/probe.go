@@ -52,6 +52,9 @@ func (g *guard) features(ctx context.Context, path string) (criu.Features, error
 		}
 	}
 	p.Key = key
+	if err := mkdirPrivate(g.cfg.StateDir); err != nil {
+		return criu.Features{}, err
+	}
 	if p.Features, err = criu.Probe(ctx, criu.ProbeOptions{Path: path, Kerndat: g.kerndatFile(), Start: startUnderReaper}); err != nil {
 		return criu.Features{}, err
 	}
