@@ -64,6 +64,11 @@ k8s: setup build ## a real Kubernetes with crsc from deploy/; five minutes, the 
 	@CGO_ENABLED=0 go build -o bin/testing/crsc-k8s ./testing/k8s/cmd/crsc-k8s
 	@exec bin/testing/crsc-k8s -out $(OUT)/k8s.json $(ARGS)
 
+.PHONY: matrix
+matrix: setup build ## every supported containerd with every supported runc; the first time it builds them
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-matrix ./testing/matrix/cmd/crsc-matrix
+	@exec bin/testing/crsc-matrix -out $(OUT)/matrix.json $(ARGS)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, import directions
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './bin/*' -not -path './.*')); \
@@ -87,5 +92,5 @@ install: build ## install into DESTDIR/PREFIX/bin
 .PHONY: clean
 clean: ## take all environments of this clone down, remove what was built
 	@if [ -x bin/testing/crsc-env ]; then \
-	for i in '' e2e demo soak brecovery bproxy bfreeze bimage; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
+	for i in '' e2e demo soak matrix brecovery bproxy bfreeze bimage; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
 	rm -rf bin out

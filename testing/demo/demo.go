@@ -43,14 +43,19 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(o.Tools) > 0 {
+		e = e.WithTools(o.Tools...)
+	}
 	r := &run{o: o, env: e}
 	defer func() { err = errors.Join(err, e.Down(context.WithoutCancel(ctx))) }()
 	r.say("starting a private containerd and Redis")
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.play(ctx); err != nil {
-		return nil, err
+	for _, step := range []func(context.Context) error{r.check, r.play, r.check} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
 	}
 	result, err := r.load.Stop(ctx)
 	r.say("")
@@ -62,6 +67,13 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		return report, ErrFailed
 	}
 	return report, nil
+}
+
+func (r *run) check(ctx context.Context) error {
+	if r.o.Check == nil {
+		return nil
+	}
+	return r.o.Check(ctx, r.env, containerID)
 }
 
 // prepare returns when Redis serves, and is protected if it has to be.

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ var ErrFailed = errors.New("the run failed")
 // Options say what to run and how to treat it.
 type Options struct {
 	Instance       string        // of the environment; default "demo"
+	Tools          []string      // see env.Env.WithTools
 	Runtime        string        // default env.RuntimeCRSC
 	Kills          int           // 0: a plain run of the length Duration
 	Connections    int           // default 50
@@ -26,8 +28,11 @@ type Options struct {
 	ReconnectEvery int           // see load.Options
 	Pipeline       int           // see load.Options
 	Watch          bool          // watch the shim for growth
-	Progress       io.Writer     // for the progress line; nil: none
-	Terminal       bool          // Progress is a terminal: the line is rewritten
+	// Check, if there is one, is called under load before the first and after
+	// the last crash.
+	Check    func(ctx context.Context, e *env.Env, container string) error
+	Progress io.Writer // for the progress line; nil: none
+	Terminal bool      // Progress is a terminal: the line is rewritten
 }
 
 func (o Options) defaultsAndValidate() (Options, error) {

@@ -62,7 +62,7 @@ func (e *Env) startDaemon(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(e.ToolsDir, "containerd"), "--config", config)
+	cmd := exec.Command(e.tool("containerd"), "--config", config)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
 	cmd.Env = e.daemonEnviron()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

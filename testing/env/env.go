@@ -31,6 +31,28 @@ type Env struct {
 	Address   string // of containerd's gRPC socket; ttrpc has the suffix .ttrpc
 	StateDir  string // state_dir of the shims
 	ToolsDir  string // where testing/env/install puts binaries
+
+	first []string // directories whose programs go before those of ToolsDir
+}
+
+// WithTools returns the environment with other programs: what is in one of the
+// directories is used instead of the program of that name in ToolsDir. It must
+// not be up with others.
+func (e *Env) WithTools(dirs ...string) *Env {
+	other := *e
+	other.first = dirs
+	return &other
+}
+
+// tool finds a program of the environment; absent ones are said to be in
+// ToolsDir.
+func (e *Env) tool(name string) string {
+	for _, dir := range e.first {
+		if p := filepath.Join(dir, name); executable(p) {
+			return p
+		}
+	}
+	return filepath.Join(e.ToolsDir, name)
 }
 
 // Locate finds the environment of the clone that the environment variable
@@ -107,7 +129,11 @@ func CacheDir() string {
 // Path is the value of PATH in the environment: the built shim, the tools of
 // testing/env/install, then the caller's.
 func (e *Env) Path() string {
-	return strings.Join([]string{filepath.Join(e.Root, "bin"), e.ToolsDir, os.Getenv("PATH")}, ":")
+	return strings.Join(append(e.programs(), os.Getenv("PATH")), ":")
+}
+
+func (e *Env) programs() []string {
+	return slices.Concat([]string{filepath.Join(e.Root, "bin")}, e.first, []string{e.ToolsDir})
 }
 
 // Environ returns the caller's environment with the variables of this one.
@@ -139,7 +165,7 @@ func (e *Env) Environ() []string {
 // Command prepares a program, looked up in the environment's PATH first, to
 // run with the environment's variables.
 func (e *Env) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	for _, dir := range []string{filepath.Join(e.Root, "bin"), e.ToolsDir} {
+	for _, dir := range e.programs() {
 		if p := filepath.Join(dir, name); !strings.Contains(name, "/") && executable(p) {
 			name = p
 			break
@@ -176,7 +202,7 @@ func (e *Env) checkTools() error {
 	}
 	var missing []string
 	for _, tool := range []string{"containerd", "ctr", "containerd-shim-runc-v2", "runc", "criu"} {
-		if !executable(filepath.Join(e.ToolsDir, tool)) {
+		if !executable(e.tool(tool)) {
 			missing = append(missing, tool)
 		}
 	}
