@@ -50,6 +50,9 @@ type Config struct {
 	Volumes Volumes
 	// VolumeMaxSize is the number of bytes that a snapshotted volume may hold.
 	VolumeMaxSize int64
+	// CheckpointMemory is the number of bytes of memory that the checkpoints of
+	// the container may take; Off: they are written to disk.
+	CheckpointMemory int64
 	// ExcludeIn is what is not proxied of the connections that clients open to
 	// the container, ExcludeOut of those that it opens itself.
 	ExcludeIn, ExcludeOut Exclude

@@ -40,13 +40,23 @@ type key struct {
 	doc   string // for docs/CONFIGURATION.md
 	parse func(c *Config, value string) error
 	// rank makes values comparable with the node's bounds; nil: no bounds. A
-	// value that is "off" or "unlimited" ranks above all others.
+	// value that is "off" or "unlimited" ranks above all others, unless it
+	// stands for nothing at all.
 	rank func(c *Config) float64
 }
 
 // keys returns the table of annotations, in the order of the documentation.
 func keys() []key {
-	return slices.Concat(triggerKeys(), scheduleKeys(), behaviourKeys(), networkKeys(), volumeKeys(), publishKeys(), restoreKeys())
+	return slices.Concat(
+		triggerKeys(),
+		scheduleKeys(),
+		behaviourKeys(),
+		networkKeys(),
+		volumeKeys(),
+		publishKeys(),
+		restoreKeys(),
+		memoryKeys(),
+	)
 }
 
 func triggerKeys() []key {

@@ -57,12 +57,15 @@ func transient() []string { return []string{"restore.log", "files.img.new"} }
 // standardTop are files that the standard layout has beside the images.
 func standardTop() []string { return []string{"dump.log", "stats-dump"} }
 
-// takeInventory lists a checkpoint directory.
+// takeInventory lists a checkpoint directory, and the directory of its images.
 //
 // Errors: ErrNotPublishable.
-func takeInventory(dir string) (*inventory, error) {
+func takeInventory(dir, images string) (*inventory, error) {
 	inv := &inventory{}
-	for _, step := range []func(string, names) error{inv.images, inv.cut, inv.trees} {
+	if err := inv.images(images, nameRules()); err != nil {
+		return nil, fmt.Errorf("%s: %w", images, err)
+	}
+	for _, step := range []func(string, names) error{inv.cut, inv.trees} {
 		if err := step(dir, nameRules()); err != nil {
 			return nil, fmt.Errorf("%s: %w", dir, err)
 		}
@@ -71,7 +74,7 @@ func takeInventory(dir string) (*inventory, error) {
 }
 
 func (inv *inventory) images(dir string, rules names) error {
-	list, err := os.ReadDir(filepath.Join(dir, "images"))
+	list, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotPublishable, err)
 	}
@@ -79,14 +82,13 @@ func (inv *inventory) images(dir string, rules names) error {
 		if slices.Contains(transient(), e.Name()) {
 			continue
 		}
-		it, err := newItem(dir, "images/"+e.Name())
+		it, err := newItem(dir, e.Name())
 		if err != nil {
 			return err
 		}
 		if !rules.image.MatchString(e.Name()) {
-			return fmt.Errorf("%w: images/%q", ErrNotPublishable, e.Name())
+			return fmt.Errorf("%w: image %q", ErrNotPublishable, e.Name())
 		}
-		it.name = e.Name()
 		switch {
 		case slices.Contains(standardTop(), e.Name()):
 			inv.top = append(inv.top, it)

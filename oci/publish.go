@@ -1,11 +1,13 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -28,7 +30,9 @@ const tidyTime = 3 * time.Second
 type Checkpoint struct {
 	// Dir is the checkpoint directory. It must not change before Publish
 	// returns.
-	Dir      string
+	Dir string
+	// Images is the directory of CRIU's images; empty: it is in Dir.
+	Images   string
 	Sequence uint64
 	Time     time.Time // when it was made
 	// Rootfs writes the writable layer as a tar with the whiteouts of OCI
@@ -78,7 +82,8 @@ func (p *Publisher) Publish(ctx context.Context, cp Checkpoint) (Published, erro
 }
 
 func (w *publication) run(ctx context.Context) (err error) {
-	if w.inv, err = takeInventory(w.cp.Dir); err != nil {
+	images := cmp.Or(w.cp.Images, filepath.Join(w.cp.Dir, "images"))
+	if w.inv, err = takeInventory(w.cp.Dir, images); err != nil {
 		return err
 	}
 	if !w.known {

@@ -111,6 +111,10 @@ type Checkpoint struct {
 	TotalMS     float64 `json:"total_ms"`
 	Pages       uint64  `json:"pages"`
 	Connections int     `json:"connections"`
+	// Place is where CRIU's images were written, memory or disk; PlaceReason why
+	// it was disk although the configuration allows memory.
+	Place       string `json:"place"`
+	PlaceReason string `json:"place_reason,omitempty"`
 	// Quiet: nothing was in flight at the cut, so a replay is in exact order.
 	Quiet bool `json:"quiet"`
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -46,14 +45,11 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 	}
 	g.seq++
 	info := status.Checkpoint{Sequence: cp.seq, Cause: cause, Time: start}
-	err = g.dump(ctx, cp, &info)
-	if passing(err) && ctx.Err() == nil {
-		// A process came or went while CRIU looked; it won't the next time.
-		cp.mark.Release()
-		if err = errors.Join(g.store.discard(cp), os.Mkdir(cp.dir, 0o700), os.Mkdir(cp.images(), 0o700)); err == nil {
-			cp.mark = nil
-			err = g.dump(ctx, cp, &info)
-		}
+	if err = g.place(cp, &info); err == nil {
+		err = g.dump(ctx, cp, &info)
+	}
+	if ctx.Err() == nil && (passing(err) || g.overflowed(cp, err)) {
+		err = g.dumpAgain(ctx, cp, &info, err)
 	}
 	if err != nil {
 		cp.mark.Release()
@@ -70,6 +66,23 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 	g.noteCheckpoint(&info)
 	g.images.offer(cp)
 	return nil
+}
+
+// dumpAgain makes another attempt: a process came or went while CRIU looked, and
+// won't the next time; or there was too little memory for the images.
+func (g *guard) dumpAgain(ctx context.Context, cp *checkpoint, info *status.Checkpoint, why error) error {
+	overflowed := g.overflowed(cp, why)
+	cp.mark.Release()
+	cp.mark = nil
+	if err := g.store.restage(cp); err != nil {
+		return err
+	}
+	if overflowed {
+		info.Place, info.PlaceReason = placeDisk, "it was larger than expected: "+errNoMemory.Error()
+	} else if err := g.place(cp, info); err != nil {
+		return err
+	}
+	return g.dump(ctx, cp, info)
 }
 
 // passing reports whether a dump failed for a reason that is gone at the next
@@ -200,6 +213,11 @@ func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpo
 	}
 	cp.cut.Sockets = match(cp.cut.Table, sockets)
 	info.Connections = len(cp.cut.Sockets)
+	if g.store.sync {
+		if err := g.store.toDisk(ctx, cp); err != nil {
+			return err
+		}
+	}
 	if g.store.sync || cp.seq%mergeEvery == 0 {
 		if err := g.files.sync(cp.dir); err != nil {
 			return err
@@ -218,6 +236,9 @@ func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpo
 	}
 	if err != nil {
 		g.log.WithError(err).Warn("old checkpoints or journal segments were not removed")
+	}
+	if err := g.store.makeRoom(ctx, g.needs()); err != nil && ctx.Err() == nil {
+		g.log.WithError(err).Warn("no room is made in memory for the next checkpoint")
 	}
 	return nil
 }

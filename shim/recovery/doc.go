@@ -11,10 +11,11 @@
 //	control.sock          where the shim takes orders; see package control
 //	journal/              the journal's segments
 //	checkpoints/<n>/      complete checkpoints; .tmp-<n> are incomplete ones
-//	  images/             CRIU's images
+//	  images/             CRIU's images, unless they are in memory
 //	  layer/, scratch-<i> the writable layer and the container's tmpfs mounts
 //	  volume-<i>          volumes that go back with the memory
 //	  cut.json            where each connection stood
+//	memory/<n>/           a tmpfs for images, crsc.io/checkpoint-memory
 //	publish/              what the making of OCI images needs
 //	beginning/            what came from an image, until it has been restored
 //	genesis/              writable layer and tmpfs before the first instruction

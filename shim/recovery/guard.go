@@ -41,6 +41,7 @@ type guard struct {
 	journal     *journal.Journal
 	proxy       *netproxy.Proxy
 	store       *store
+	usage       memoryFiles // of the container's cgroup
 	netns       *os.File
 	procs       *processes
 	images      *publisher // nil: checkpoints are not published
@@ -52,6 +53,8 @@ type guard struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	sched  *scheduler
+	// givenBack: the memory of the checkpoints, at the end of the container.
+	givenBack sync.Once
 	// sessions are the execs that run.
 	sessions sessions
 	farewell farewell
@@ -138,6 +141,7 @@ func (g *guard) prepare(ctx context.Context) error {
 	if g.store, err = openStore(filepath.Join(g.dir, "checkpoints"), g.cfg.Durability == config.DurabilityDisk); err != nil {
 		return err
 	}
+	g.openMemory()
 	g.journal, err = journal.Open(journal.Options{
 		Dir: filepath.Join(g.dir, "journal"), Durability: durability(g.cfg.Durability),
 		MaxBytes: max(g.cfg.JournalMaxSize, minJournal), SegmentBytes: segmentBytes,
@@ -205,6 +209,9 @@ func (g *guard) created(ctx context.Context) error {
 	if g.procs, err = watchProcesses(pid); err != nil {
 		return err
 	}
+	if g.usage, err = memoryFilesOf(pid); err != nil {
+		return err
+	}
 	g.proxy, err = netproxy.New(netproxy.Options{
 		NetNS: int(g.netns.Fd()), Name: tableName(g.c.Namespace(), g.c.ID()),
 		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: g.procs.dying,
@@ -248,9 +255,9 @@ func (g *guard) pin(pid int) error {
 func (g *guard) genesis() string { return filepath.Join(g.dir, "genesis") }
 
 // clearState removes journal and checkpoints, and what a shim that was killed
-// left: pins, and the status of a container that no longer runs.
+// left: pins, checkpoints in memory, and the status of a container that no longer runs.
 func (g *guard) clearState() error {
-	if err := criu.RemovePins(filepath.Join(g.dir, "pins")); err != nil {
+	if err := errors.Join(criu.RemovePins(filepath.Join(g.dir, "pins")), removeMemory(g.memoryDir())); err != nil {
 		return err
 	}
 	for _, name := range []string{"journal", "checkpoints", "genesis", "pins", "publish", "beginning"} {

@@ -28,6 +28,9 @@ func (g *guard) preparePublishing() {
 		return
 	}
 	p := newPublisher(g.publishDir(), g.files)
+	if g.store.memory != nil {
+		p.memory = filepath.Join(g.memoryDir(), "published")
+	}
 	p.open, p.made, p.failed = g.openImages, g.noteImage, g.imageFailed
 	g.images = p
 	g.mu.Lock()

@@ -199,7 +199,8 @@ func readField(path, name string) (uint64, error) {
 	}
 	for line := range bytes.Lines(b) {
 		if v, ok := bytes.CutPrefix(line, []byte(name+" ")); ok {
-			return strconv.ParseUint(string(bytes.TrimSpace(v)), 10, 64)
+			v, _, _ = bytes.Cut(bytes.TrimSpace(v), []byte(" ")) // a unit, in /proc/meminfo
+			return strconv.ParseUint(string(v), 10, 64)
 		}
 	}
 	return 0, fmt.Errorf("%s: no %s", path, name)

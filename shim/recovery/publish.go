@@ -47,6 +47,7 @@ type publisher struct {
 	failed  func(err error, again time.Duration)
 	wake    chan struct{}
 	linked  string // a checkpoint that is being published
+	memory  string // its images, if they are in memory; empty: they never are
 	rootfs  bool   // trees[0] is the writable layer
 	mu      sync.Mutex
 	pending *checkpoint // guarded by mu; nil: the latest has been taken
@@ -146,19 +147,19 @@ func (p *publisher) retry(cp *checkpoint) {
 // then there are later ones.
 func (p *publisher) publish(ctx context.Context, images *oci.Publisher, cp *checkpoint) error {
 	begun := time.Now()
-	err := p.link(cp)
-	defer func() { _ = os.RemoveAll(p.linked) }() // again before the next
+	linked, err := p.link(cp)
+	defer func() { _ = p.unlink() }() // again before the next
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		err = p.room()
+		err = p.room(linked)
 	}
 	if err != nil {
 		return err
 	}
 	in := oci.Checkpoint{
-		Dir: p.linked, Sequence: cp.seq, Time: cp.at,
+		Dir: p.linked, Images: linked, Sequence: cp.seq, Time: cp.at,
 		Annotations: map[string]string{annotationConnections: strconv.Itoa(len(cp.cut.Sockets))},
 	}
 	if p.rootfs {
@@ -177,43 +178,56 @@ func (p *publisher) publish(ctx context.Context, images *oci.Publisher, cp *chec
 }
 
 // link gives the files of a checkpoint further names, so that it may be removed
-// while it is being published.
-func (p *publisher) link(cp *checkpoint) error {
-	if err := os.RemoveAll(p.linked); err != nil {
-		return err
+// while it is being published. It returns where the images are.
+func (p *publisher) link(cp *checkpoint) (linked string, err error) {
+	if err := p.unlink(); err != nil {
+		return "", err
 	}
-	if err := os.MkdirAll(filepath.Join(p.linked, "images"), 0o700); err != nil {
-		return err
+	images := cp.images()
+	if linked = filepath.Join(p.linked, "images"); images != cp.imagesOnDisk() {
+		linked = p.memory
 	}
-	list, err := os.ReadDir(cp.images())
+	if err := errors.Join(os.MkdirAll(p.linked, 0o700), os.Mkdir(linked, 0o700)); err != nil {
+		return "", err
+	}
+	list, err := os.ReadDir(images)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, e := range list {
 		if !e.Type().IsRegular() {
 			continue
 		}
-		if err := os.Link(filepath.Join(cp.images(), e.Name()), filepath.Join(p.linked, "images", e.Name())); err != nil {
-			return err
+		if err := os.Link(filepath.Join(images, e.Name()), filepath.Join(linked, e.Name())); err != nil {
+			return "", err
 		}
 	}
 	for _, name := range p.trees {
 		if err := layer.Link(filepath.Join(cp.dir, name), filepath.Join(p.linked, name)); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return os.Link(cp.cutFile(), filepath.Join(p.linked, "cut.json"))
+	return linked, os.Link(cp.cutFile(), filepath.Join(p.linked, "cut.json"))
+}
+
+// unlink removes what link made.
+func (p *publisher) unlink() error {
+	err := os.RemoveAll(p.linked)
+	if p.memory != "" {
+		err = errors.Join(err, os.RemoveAll(p.memory))
+	}
+	return err
 }
 
 // room looks whether protection would still have room if the checkpoint were
 // stored once more.
-func (p *publisher) room() error {
+func (p *publisher) room(images string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(p.dir, &st); err != nil {
 		return &os.PathError{Op: "statfs", Path: p.dir, Err: err}
 	}
 	need := int64(headroom)
-	err := filepath.WalkDir(p.linked, func(_ string, e fs.DirEntry, err error) error {
+	count := func(_ string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
 		}
@@ -222,7 +236,11 @@ func (p *publisher) room() error {
 			need += fi.Size()
 		}
 		return err
-	})
+	}
+	err := filepath.WalkDir(p.linked, count)
+	if err == nil && images == p.memory {
+		err = filepath.WalkDir(images, count)
+	}
 	if free := int64(st.Bavail) * st.Bsize; err == nil && free < need {
 		return fmt.Errorf("%w: %d MiB are free where the checkpoints are, %d MiB should be", errNoRoom, free>>20, need>>20)
 	}

@@ -81,14 +81,28 @@ func TestPublishFails(t *testing.T) {
 // one that was removed before is no failure.
 func TestLinkedCheckpoint(t *testing.T) {
 	p, cp := aPublisher(t), aCheckpoint(t, 7)
-	require.NoError(t, p.link(cp))
-	require.NoError(t, os.RemoveAll(cp.dir))
-	require.FileExists(t, filepath.Join(p.linked, "images", "inventory.img"))
-	require.FileExists(t, filepath.Join(p.linked, "cut.json"))
-	require.NoError(t, p.room())
-	require.ErrorIs(t, p.link(cp), os.ErrNotExist)
-	require.NoError(t, p.publish(t.Context(), nil, cp))
-	require.NoDirExists(t, p.linked)
+	memory := filepath.Join(t.TempDir(), "7")
+	for _, inMemory := range []bool{false, true} {
+		if inMemory {
+			cp = aCheckpoint(t, 7)
+			p.memory = filepath.Join(filepath.Dir(memory), "published")
+			require.NoError(t, os.Rename(cp.images(), memory))
+			cp.inMemory.Store(&memory)
+		}
+		images, err := p.link(cp)
+		require.NoError(t, err)
+		require.Equal(t, inMemory, images == p.memory)
+		require.NoError(t, cp.remove())
+		require.NoDirExists(t, cp.images())
+		require.FileExists(t, filepath.Join(images, "inventory.img"))
+		require.FileExists(t, filepath.Join(p.linked, "cut.json"))
+		require.NoError(t, p.room(images))
+		_, err = p.link(cp)
+		require.ErrorIs(t, err, os.ErrNotExist)
+		require.NoError(t, p.publish(t.Context(), nil, cp))
+		require.NoDirExists(t, p.linked)
+		require.NoDirExists(t, images)
+	}
 }
 
 func TestRoomForProtection(t *testing.T) {
@@ -96,6 +110,7 @@ func TestRoomForProtection(t *testing.T) {
 	big := filepath.Join(cp.images(), "pages-1.img")
 	require.NoError(t, os.WriteFile(big, nil, 0o600))
 	require.NoError(t, os.Truncate(big, 1<<42)) // sparse
-	require.NoError(t, p.link(cp))
-	require.ErrorIs(t, p.room(), errNoRoom)
+	images, err := p.link(cp)
+	require.NoError(t, err)
+	require.ErrorIs(t, p.room(images), errNoRoom)
 }

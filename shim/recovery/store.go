@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,17 +42,39 @@ type checkpoint struct {
 	// unjournaled: the journal failed before the checkpoint was complete.
 	unjournaled bool
 	mark        *lifecycle.StdioMark // where standard output stood; this shim only
+	// inMemory is where CRIU's images are, if not in dir.
+	inMemory atomic.Pointer[string]
 	moment
 }
 
-func (c *checkpoint) images() string  { return filepath.Join(c.dir, "images") }
+// images is where CRIU's images are. It changes with store.toDisk.
+func (c *checkpoint) images() string {
+	if dir := c.inMemory.Load(); dir != nil {
+		return *dir
+	}
+	return c.imagesOnDisk()
+}
+
+func (c *checkpoint) imagesOnDisk() string { return filepath.Join(c.dir, "images") }
+
+// remove removes all of a checkpoint.
+func (c *checkpoint) remove() error {
+	err := os.RemoveAll(c.dir)
+	if dir := c.inMemory.Load(); dir != nil {
+		err = errors.Join(err, os.RemoveAll(*dir))
+	}
+	return err
+}
+
 func (c *checkpoint) cutFile() string { return filepath.Join(c.dir, "cut.json") }
 
 // store keeps the checkpoints of one container, oldest first.
 type store struct {
 	dir  string // <state>/checkpoints
 	sync bool   // the host's crash is to be survived
-	list []*checkpoint
+	// memory takes CRIU's images; nil: the disk does.
+	memory *memory
+	list   []*checkpoint
 }
 
 const staging = ".tmp-"
@@ -81,7 +104,17 @@ func (s *store) stage(seq uint64) (*checkpoint, error) {
 }
 
 // discard removes a staged checkpoint.
-func (s *store) discard(c *checkpoint) error { return os.RemoveAll(c.dir) }
+func (s *store) discard(c *checkpoint) error { return c.remove() }
+
+// restage empties a staged checkpoint, with its place on disk, for another
+// attempt.
+func (s *store) restage(c *checkpoint) error {
+	if err := c.remove(); err != nil {
+		return err
+	}
+	c.inMemory.Store(nil)
+	return os.MkdirAll(c.images(), 0o700)
+}
 
 // commit makes a staged checkpoint count: cut, sync, rename.
 func (s *store) commit(c *checkpoint) error {
@@ -136,7 +169,7 @@ func (s *store) prune(n int) (journal.Position, error) {
 	var errs []error
 	for len(s.list) > n {
 		c := s.list[0]
-		if err := os.RemoveAll(c.dir); err != nil {
+		if err := c.remove(); err != nil {
 			errs = append(errs, err)
 			break
 		}

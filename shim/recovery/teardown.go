@@ -19,6 +19,24 @@ func (g *guard) gone() {
 	g.ready, g.status.Phase, g.status.Protected = false, "stopped", false
 	g.mu.Unlock()
 	g.writeStatus()
+	g.givenBack.Do(g.giveMemoryBack)
+}
+
+// giveMemoryBack moves the checkpoints of a container that has ended to disk.
+// Until it is deleted they may be wanted, but not at that price.
+func (g *guard) giveMemoryBack() {
+	if g.awaitDump() != nil || g.store.memory == nil {
+		return // it is being deleted
+	}
+	g.disarm()
+	for _, c := range g.store.list {
+		if err := g.store.toDisk(g.ctx, c); err != nil {
+			if g.ctx.Err() == nil {
+				g.log.WithError(err).Warn("a checkpoint of the ended container stays in memory")
+			}
+			return
+		}
+	}
 }
 
 // Deleted implements lifecycle.Guard: the container's state goes with it.
@@ -50,6 +68,7 @@ func (g *guard) dismantle() error {
 		errs = append(errs, g.journal.Close())
 		g.journal = nil
 	}
+	errs = append(errs, removeMemory(g.memoryDir()))
 	if g.pins != nil {
 		errs = append(errs, g.pins.Close())
 		g.pins = nil

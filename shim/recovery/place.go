@@ -1,0 +1,167 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/config"
+	"github.com/crsc-io/crsc/status"
+)
+
+// openMemory gives the checkpoints their place in memory. Without it they are
+// on disk, and frozen for longer.
+func (g *guard) openMemory() {
+	if g.cfg.CheckpointMemory == config.Off {
+		return
+	}
+	m, err := openMemory(g.memoryDir(), g.cfg.CheckpointMemory)
+	if err != nil {
+		g.log.WithError(err).Warn("checkpoints are written to disk")
+		return
+	}
+	g.store.memory = m
+}
+
+func (g *guard) memoryDir() string { return filepath.Join(g.dir, "memory") }
+
+// place decides where the images of a staged checkpoint are written.
+func (g *guard) place(cp *checkpoint, info *status.Checkpoint) error {
+	info.Place, info.PlaceReason = placeDisk, ""
+	if g.store.memory == nil {
+		return nil
+	}
+	err := g.store.intoMemory(cp, g.needs())
+	if errors.Is(err, errNoMemory) {
+		info.PlaceReason = err.Error()
+		return nil
+	}
+	info.Place = placeMemory
+	return err
+}
+
+// The values of status.Checkpoint.Place.
+const (
+	placeMemory = "memory"
+	placeDisk   = "disk"
+)
+
+// needs estimates the size of a checkpoint's images, rather too high.
+func (g *guard) needs() int64 {
+	n := g.usage.resident()
+	return n + n/8 + imageOverhead
+}
+
+// overflowed reports whether a dump into memory failed for lack of it.
+func (g *guard) overflowed(cp *checkpoint, err error) bool {
+	if err == nil || cp.inMemory.Load() == nil {
+		return false
+	}
+	_, full := g.store.memory.room(imageOverhead / 2)
+	return errors.Is(full, errNoMemory)
+}
+
+// intoMemory makes memory the place for the images of a staged checkpoint, if
+// need bytes have room there.
+//
+// Errors: errNoMemory; the checkpoint's place is on disk then.
+func (s *store) intoMemory(c *checkpoint, need int64) error {
+	if _, err := s.memory.room(need); err != nil {
+		return err
+	}
+	dir := s.memory.images(c.seq)
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700), os.Remove(c.imagesOnDisk())); err != nil {
+		return err
+	}
+	c.inMemory.Store(&dir)
+	return nil
+}
+
+// makeRoom moves images to disk, oldest first, until need bytes have room in
+// memory. It moves nothing if they will never have.
+func (s *store) makeRoom(ctx context.Context, need int64) error {
+	if s.memory == nil {
+		return nil
+	}
+	for _, c := range s.list {
+		ever, err := s.memory.room(need)
+		if err == nil || !ever || !errors.Is(err, errNoMemory) {
+			return err
+		}
+		if err := s.toDisk(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// toDisk moves a checkpoint's images to disk. After an error they are where they
+// were.
+func (s *store) toDisk(ctx context.Context, c *checkpoint) error {
+	from := c.inMemory.Load()
+	if from == nil {
+		return nil
+	}
+	tmp := c.imagesOnDisk() + ".tmp"
+	err := os.RemoveAll(tmp)
+	if err == nil {
+		err = copyFiles(ctx, *from, tmp)
+	}
+	if err == nil && s.sync {
+		err = syncTree(tmp)
+	}
+	if err == nil {
+		err = os.Rename(tmp, c.imagesOnDisk())
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("move checkpoint %d to disk: %w", c.seq, err), os.RemoveAll(tmp))
+	}
+	c.inMemory.Store(nil)
+	return os.RemoveAll(*from)
+}
+
+// copyFiles copies the regular files of a directory into a new one.
+func copyFiles(ctx context.Context, from, to string) error {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	list, err := os.ReadDir(from)
+	for _, e := range list {
+		if err == nil && e.Type().IsRegular() {
+			err = copyFile(ctx, filepath.Join(from, e.Name()), filepath.Join(to, e.Name()))
+		}
+	}
+	return err
+}
+
+// copyChunk is copied between two looks at the context, in bytes.
+const copyChunk = 4 << 20
+
+func copyFile(ctx context.Context, from, to string) (err error) {
+	in, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if _, err := io.CopyN(out, in, copyChunk); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
