@@ -43,6 +43,23 @@ func (r *Rig) DialRedis(addr netip.AddrPort) (*Redis, error) {
 	return &Redis{conn, bufio.NewReaderSize(conn, 256<<10)}, nil
 }
 
+// DialMany opens connections from the clients' network namespace. What was opened
+// before an error is returned with it.
+func (r *Rig) DialMany(addr netip.AddrPort, n int) (conns []net.Conn, err error) {
+	err = r.inClient(func() error {
+		d := net.Dialer{Timeout: replyTimeout}
+		for range n {
+			c, err := d.Dial("tcp", addr.String())
+			if err != nil {
+				return err
+			}
+			conns = append(conns, c)
+		}
+		return nil
+	})
+	return conns, err
+}
+
 // inClient runs f on a thread in the clients' namespace. A socket that f makes
 // stays there; the thread is thrown away.
 func (r *Rig) inClient(f func() error) error {

@@ -45,6 +45,9 @@ func (b *Benchmark) Run(ctx context.Context, rig *bench.Rig, out *bench.Results)
 	if err := b.compare(ctx, l, out); err != nil {
 		return err
 	}
+	if err := b.many(ctx, rig, out); err != nil {
+		return err
+	}
 	if b.variants {
 		return b.vary(ctx, l, out)
 	}
@@ -71,6 +74,9 @@ func (b *Benchmark) compare(ctx context.Context, l *lab, out *bench.Results) err
 		cells = append(cells, m)
 	}
 	printGrid(out, cells, main)
+	if !b.only.MatchString("bulk") {
+		return l.check()
+	}
 	moved, err := b.transfer(ctx, l, append(main, l.haproxyAll))
 	if err != nil {
 		return err
@@ -96,6 +102,9 @@ func (b *Benchmark) vary(ctx context.Context, l *lab, out *bench.Results) error 
 		cells = append(cells, m)
 	}
 	printVariants(out, cells, l)
+	if !b.only.MatchString("bulk") {
+		return l.check()
+	}
 	moved, err := b.transfer(ctx, l, targets)
 	if err != nil {
 		return err

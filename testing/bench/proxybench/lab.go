@@ -37,6 +37,7 @@ type target struct {
 	title  string // in tables
 	addr   netip.AddrPort
 	server *bench.Server // the container that must stay protected; nil: none
+	pid    int           // of the proxy's process; 0: there is none, or it is not measured
 }
 
 // lab is everything that is measured.

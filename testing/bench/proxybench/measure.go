@@ -15,11 +15,18 @@ const (
 	// connection leastPerConnection requests that outweigh its opening.
 	leastRequests      = 4000
 	leastPerConnection = 20
+	mostForConnections = 25000
 )
 
 // series is what one target did in one cell, by round.
 type series struct {
 	rps, p50, p99, p999 bench.Sample
+	cpu                 bench.Sample // processor time of the proxy, ms per 1,000 requests
+}
+
+func (s *series) add(r run) {
+	s.rps, s.p50 = append(s.rps, r.rps), append(s.p50, r.p50)
+	s.p99, s.p999 = append(s.p99, r.p99), append(s.p999, r.p999)
 }
 
 // measured is one cell.
@@ -43,20 +50,39 @@ func (b *Benchmark) measure(ctx context.Context, l *lab, c cell, targets []*targ
 		if c.conns > 100 {
 			length *= 2 // connecting takes its part
 		}
-		requests[t] = max(leastRequests, leastPerConnection*c.conns, int(first.rps*length.Seconds()))
+		requests[t] = max(leastRequests, min(leastPerConnection*c.conns, mostForConnections), int(first.rps*length.Seconds()))
 		m.of[t] = &series{}
 	}
 	for round := range b.rounds {
 		for i := range targets {
 			t := targets[(round+i)%len(targets)]
-			r, err := redisBenchmark(ctx, l.rig, t.addr, c, requests[t])
-			if err != nil {
+			if err := m.round(ctx, l.rig, t, requests[t]); err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", t.title, c, err)
 			}
-			s := m.of[t]
-			s.rps, s.p50 = append(s.rps, r.rps), append(s.p50, r.p50)
-			s.p99, s.p999 = append(s.p99, r.p99), append(s.p999, r.p999)
 		}
 	}
 	return m, nil
+}
+
+// round measures one target once.
+func (m *measured) round(ctx context.Context, rig *bench.Rig, t *target, requests int) error {
+	var before, after float64
+	var err error
+	if t.pid != 0 {
+		if before, err = processorTime(t.pid); err != nil {
+			return err
+		}
+	}
+	r, err := redisBenchmark(ctx, rig, t.addr, m.cell, requests)
+	if err != nil {
+		return err
+	}
+	m.of[t].add(r)
+	if t.pid == 0 {
+		return nil
+	}
+	if after, err = processorTime(t.pid); err == nil {
+		m.of[t].cpu = append(m.of[t].cpu, (after-before)*1e6/float64(requests))
+	}
+	return err
 }

@@ -47,3 +47,32 @@ func TestMetricNames(t *testing.T) {
 	}
 	assert.Len(t, names, 18)
 }
+
+const wrkSaid = `Running 1s test @ http://198.18.2.2:81/small
+  1 threads and 50 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     2.45ms    1.93ms  27.54ms   86.67%
+    Req/Sec    20.85k     1.45k   23.01k    70.00%
+  Latency Distribution
+     50%    1.93ms
+     75%  980.00us
+     90%    4.55ms
+     99%   10.02ms
+  20753 requests in 1.00s, 4.75MB read
+Requests/sec:  20687.12
+Transfer/sec:      4.74MB
+`
+
+func TestParseWrk(t *testing.T) {
+	r, err := parseWrk(wrkSaid)
+	require.NoError(t, err)
+	require.Equal(t, run{rps: 20687.12, p50: 1.93, p99: 10.02}, r)
+	for _, bad := range []string{
+		"", "Requests/sec:  12\n",
+		wrkSaid + "  Socket errors: connect 0, read 3, write 0, timeout 0\n",
+		wrkSaid + "  Non-2xx or 3xx responses: 12\n",
+	} {
+		_, err := parseWrk(bad)
+		require.ErrorIs(t, err, ErrOutput)
+	}
+}

@@ -74,6 +74,9 @@ func (m *measured) reportVariants(out *bench.Results, l *lab) {
 }
 
 func printGrid(out *bench.Results, cells []*measured, targets []*target) {
+	if len(cells) == 0 {
+		return
+	}
 	direct, haproxy, ours := targets[0], targets[1], targets[2]
 	t := out.Table("Throughput, requests/s", "redis-benchmark", "direct", haproxy.title, "ours", "HAProxy/direct", "ours/direct", "ours/HAProxy")
 	for _, m := range cells {
