@@ -7,8 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/journal"
-	"github.com/crsc-io/crsc/netproxy/netns"
-	"github.com/crsc-io/crsc/netproxy/redirect"
 	"github.com/crsc-io/crsc/netproxy/tcprepair"
 )
 
@@ -56,15 +54,10 @@ func (p *Proxy) open(fd int, sa unix.Sockaddr) {
 		return
 	}
 	client, dest := addrPort(sa), addrPort(local)
-	port, err := p.ports.Get()
-	if err != nil {
-		p.opts.Log.WithError(err).Warn("netproxy: no source port for a leg")
-		closeReset(fd)
-		return
-	}
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	c := &conn{id: p.nextID, client: client, dest: dest, legPort: port, clientFD: fd, legFD: -1}
-	if c.legFD, err = tcprepair.Dial(netns.Current, p.legSpec(c)); err != nil {
+	c := &conn{id: p.nextID, client: client, dest: dest, clientFD: fd, legFD: -1}
+	p.noteClient(c)
+	if err := p.dialLeg(c); err != nil {
 		p.refused(c, err)
 		return
 	}
@@ -86,11 +79,6 @@ func (p *Proxy) open(fd int, sa unix.Sockaddr) {
 	}
 }
 
-// legSpec is the leg's four-tuple: the client's address with a port of ours.
-func (p *Proxy) legSpec(c *conn) tcprepair.Spec {
-	return tcprepair.Spec{Client: netip.AddrPortFrom(c.client.Addr(), c.legPort), App: c.dest, Mark: redirect.MarkOwn}
-}
-
 // established reports whether the handshake has succeeded.
 func established(fd int) bool {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
@@ -110,7 +98,7 @@ func (p *Proxy) refused(c *conn, err error) {
 	if c.clientFD >= 0 {
 		closeReset(c.clientFD)
 	}
-	p.ports.Put(c.legPort)
+	p.forgetClient(c)
 	if errors.Is(err, unix.ECONNREFUSED) {
 		p.forget(c.dest)
 		return

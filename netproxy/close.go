@@ -163,8 +163,9 @@ func (p *Proxy) destroy(c *conn, reset bool) {
 	p.freeSlots = append(p.freeSlots, c.slot)
 	delete(p.conns, c.id)
 	p.leave(c)
+	p.forgetClient(c)
 	if !c.borrowed {
-		p.ports.Put(c.legPort)
+		p.ports.Put(legPeer(c), c.legPort)
 	}
 	p.stats.conns.Store(int64(len(p.conns)))
 	if !p.acceptDue && len(p.conns) == p.opts.MaxConnections-1 {

@@ -70,6 +70,7 @@ type conn struct {
 	endAt      journal.Position // of the record of the application's close
 	waiting    bool             // in the serial queue
 	gone       bool             // taken out of the slots
+	noted      bool             // counted in Proxy.clientPorts
 	borrowed   bool             // legPort does not come from the allocator
 	acceptedAt journal.Position
 	// spans tell where in the journal the input is that the application has
@@ -101,7 +102,7 @@ func (c *conn) peer() netip.AddrPort {
 	if c.dir == journal.Out {
 		return c.dest
 	}
-	return netip.AddrPortFrom(c.client.Addr(), c.legPort)
+	return c.legAddr()
 }
 
 // appKey identifies the application's socket as an event of the order source

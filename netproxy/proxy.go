@@ -63,26 +63,29 @@ type Proxy struct {
 	slots     []*conn
 	freeSlots []int32
 	conns     map[uint32]*conn
-	byApp     map[uint64]*conn // by appKey; also those that have ended of late
-	late      []*conn          // a ring of them
-	lateAt    int
-	nextID    uint32
-	gen       int32
-	active    []*conn
-	spare     []*conn // the other buffer of active
-	inflight  int
-	closes    []*conn
-	suspects  []*conn
-	askedAt   time.Time // when Dying was last asked about the suspects
-	suspectAt time.Time
-	serial    []*conn // serial order: who waits to deliver
-	serialNow *conn   // serial order: whose input is not yet consumed
-	rawOutput bool    // journal output bytes instead of hashes
-	failed    error   // the journal's error: relay only
-	acceptDue bool
-	node      map[netip.Addr]bool // the node's addresses; nil: they are like others
-	waiting   []waitingConn
-	draining  bool // read legs whatever their clients take
+	// clientPorts are the clients whose ports a leg might have, with their number
+	// of connections.
+	clientPorts map[netip.AddrPort]int
+	byApp       map[uint64]*conn // by appKey; also those that have ended of late
+	late        []*conn          // a ring of them
+	lateAt      int
+	nextID      uint32
+	gen         int32
+	active      []*conn
+	spare       []*conn // the other buffer of active
+	inflight    int
+	closes      []*conn
+	suspects    []*conn
+	askedAt     time.Time // when Dying was last asked about the suspects
+	suspectAt   time.Time
+	serial      []*conn // serial order: who waits to deliver
+	serialNow   *conn   // serial order: whose input is not yet consumed
+	rawOutput   bool    // journal output bytes instead of hashes
+	failed      error   // the journal's error: relay only
+	acceptDue   bool
+	node        map[netip.Addr]bool // the node's addresses; nil: they are like others
+	waiting     []waitingConn
+	draining    bool // read legs whatever their clients take
 	// ghostsUntil is when connections without a client are dropped.
 	ghostsUntil time.Time
 	scratch     []byte
@@ -136,7 +139,7 @@ func New(opts Options) (_ *Proxy, err error) {
 	p := &Proxy{
 		opts: opts, epfd: -1, wakefd: -1, netns: -1,
 		cmds: make(chan command, 16), done: make(chan struct{}),
-		conns: map[uint32]*conn{}, byApp: map[uint64]*conn{}, nextID: 1,
+		conns: map[uint32]*conn{}, byApp: map[uint64]*conn{}, clientPorts: map[netip.AddrPort]int{}, nextID: 1,
 		scratch: make([]byte, 64<<10), box: newOutbox(), away: newOutbox(),
 		events: make([]unix.EpollEvent, 512),
 	}

@@ -109,8 +109,7 @@ func (p *Proxy) isClientSide(s *sockdiag.Socket) bool {
 }
 
 func (p *Proxy) isLegPort(port uint16) bool {
-	low, high := p.ports.Range()
-	return low <= port && port <= high
+	return p.ports.Has(port)
 }
 
 // prepare finds or makes the connection of a plan's entry and sets its stream
@@ -173,16 +172,18 @@ func (p *Proxy) restoreLeg(c *conn, pc *replay.Conn, peer tcprepair.Peer) error 
 // is preferred, since the application can see it.
 func (p *Proxy) dialAgain(c *conn) error {
 	if other := p.byApp[c.appKey()]; other != nil && other != c && !other.gone && other.legFD >= 0 {
-		port, err := p.ports.Get()
+		if err := p.dialLeg(c); err != nil {
+			return err
+		}
+	} else {
+		fd, err := tcprepair.Dial(netns.Current, p.legSpec(c))
 		if err != nil {
 			return err
 		}
-		c.legPort, c.borrowed = port, false
+		c.legFD = fd
 	}
-	fd, err := tcprepair.Dial(netns.Current, p.legSpec(c))
-	if err != nil {
-		return err
-	}
+	fd := c.legFD
+	c.legFD = -1 // until it is connected
 	if err := awaitConnect(fd); err != nil {
 		_ = unix.Close(fd)
 		return err

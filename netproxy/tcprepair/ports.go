@@ -2,23 +2,27 @@ package tcprepair
 
 import (
 	"fmt"
+	"math/bits"
 )
 
-// Ports hands out source ports of legs. They have to lie outside the range from
-// which clients choose theirs: a client whose address and port equal a live
-// leg's hangs in connect. Ports come back in the order they were freed, so each
-// rests as long as possible. Not safe for concurrent use; every operation is O(1).
+// Ports hands out source ports of legs. A leg has its client's address, so a
+// client whose own port equals that of a live leg to the same application port
+// hangs in connect. Clients have unprivileged ports: mostly ephemeral ones, but
+// behind address translation any from 1024 on. Each peer's first legs therefore
+// have ports below that; only one with more of them gets ports of the common
+// range. Ports come back in the order they were freed, so each rests as long as
+// possible. Not safe for concurrent use.
 type Ports struct {
-	ring  []uint16 // queue of ports, each at most once
+	ring  []uint16 // queue of common ports, each at most once
 	head  int
 	count int
-	ours  bitmap // ports of the range
+	ours  bitmap // ports of the common range
 	inUse bitmap
-	// queued are the ports in the ring. A claimed port may still be there; Get
-	// drops it when it comes to it.
-	queued    bitmap
-	free      int
-	low, high uint16
+	high  uint16
+
+	// private are the ports below privateEnd that each peer's legs have.
+	private map[uint64]*privatePorts
+	cursor  uint16 // where the search for the next begins
 }
 
 type bitmap [65536 / 64]uint64
@@ -27,8 +31,38 @@ func (b *bitmap) has(port uint16) bool { return b[port/64]&(1<<(port%64)) != 0 }
 func (b *bitmap) add(port uint16)      { b[port/64] |= 1 << (port % 64) }
 func (b *bitmap) remove(port uint16)   { b[port/64] &^= 1 << (port % 64) }
 
-// Default range of leg ports: below the kernel's default ephemeral ports
-// (32768-60999) and above the services.
+// privateEnd is the first port that an unprivileged client may have.
+const privateEnd = 1024
+
+type privatePorts struct {
+	used  [privateEnd / 64]uint64
+	count int
+}
+
+// next finds a free port from the cursor on; 0 if there is none.
+func (s *privatePorts) next(cursor uint16) uint16 {
+	first := int(cursor / 64)
+	for i := range len(s.used) + 1 {
+		w := (first + i) % len(s.used)
+		free := ^s.used[w]
+		switch {
+		case i == 0:
+			free &= ^uint64(0) << (cursor % 64)
+		case i == len(s.used):
+			free &^= ^uint64(0) << (cursor % 64)
+		}
+		if w == 0 {
+			free &^= 1 // port 0
+		}
+		if free != 0 {
+			return uint16(w*64 + bits.TrailingZeros64(free))
+		}
+	}
+	return 0
+}
+
+// Default common range of leg ports: below the kernel's default ephemeral ports
+// (32768-60999) and above most services.
 const (
 	DefaultLowPort  = 10000
 	DefaultHighPort = 32767
@@ -36,7 +70,7 @@ const (
 
 // PortOptions say which ports are legs'.
 type PortOptions struct {
-	// Low and High bound the range, inclusive; zeroes mean the defaults.
+	// Low and High bound the common range, inclusive; zeroes mean the defaults.
 	Low, High uint16
 	// EphemeralLow and EphemeralHigh is the namespace's
 	// net.ipv4.ip_local_port_range, from which the application's outgoing
@@ -55,18 +89,17 @@ func NewPorts(o PortOptions) (*Ports, error) {
 	for _, e := range o.Exclude {
 		skip[e] = true
 	}
-	p := &Ports{low: o.Low, high: o.High}
+	p := &Ports{high: o.High, private: map[uint64]*privatePorts{}, cursor: privateEnd / 2}
 	for n := int(o.Low); n <= int(o.High); n++ {
 		port := uint16(n)
 		ephemeral := o.EphemeralHigh > 0 && port >= o.EphemeralLow && port <= o.EphemeralHigh
-		if port == 0 || ephemeral || skip[port] {
+		if port < privateEnd || ephemeral || skip[port] {
 			continue
 		}
 		p.ours.add(port)
-		p.queued.add(port)
 		p.ring = append(p.ring, port)
 	}
-	p.count, p.free = len(p.ring), len(p.ring)
+	p.count = len(p.ring)
 	if p.count == 0 {
 		return nil, fmt.Errorf("%w: %d-%d", ErrPortRange, o.Low, o.High)
 	}
@@ -74,49 +107,62 @@ func NewPorts(o PortOptions) (*Ports, error) {
 }
 
 // Range returns the bounds, inclusive, of all ports that may be handed out.
-func (p *Ports) Range() (low, high uint16) { return p.low, p.high }
+func (p *Ports) Range() (low, high uint16) { return 1, max(p.high, privateEnd-1) }
 
-// Len returns how many ports are free.
-func (p *Ports) Len() int { return p.free }
+// Has tells whether a leg may have the port.
+func (p *Ports) Has(port uint16) bool { return port > 0 && port < privateEnd || p.ours.has(port) }
 
-// Get takes the port that has been free for longest. ErrNoPort if all are in use.
-func (p *Ports) Get() (uint16, error) {
-	for p.count > 0 {
-		port := p.ring[p.head]
-		p.head = (p.head + 1) % len(p.ring)
-		p.count--
-		p.queued.remove(port)
-		if !p.inUse.has(port) {
-			p.inUse.add(port)
-			p.free--
-			return port, nil
-		}
+// Len returns how many ports of the common range are free.
+func (p *Ports) Len() int { return p.count }
+
+// Get takes a port that no other leg of the peer has. Peers are told apart by
+// their number. ErrNoPort if all are in use.
+func (p *Ports) Get(peer uint64) (uint16, error) {
+	s := p.private[peer]
+	if s == nil {
+		s = &privatePorts{}
+		p.private[peer] = s
 	}
-	return 0, ErrNoPort
+	port := s.next(p.cursor)
+	if port == 0 {
+		return p.GetCommon()
+	}
+	s.used[port/64] |= 1 << (port % 64)
+	s.count++
+	p.cursor = (port + 1) % privateEnd
+	return port, nil
 }
 
-// Claim takes one particular port, that of a leg to be restored. It tells
-// whether the port was free and in the range.
-func (p *Ports) Claim(port uint16) bool {
-	if !p.ours.has(port) || p.inUse.has(port) {
-		return false
+// GetCommon takes the port of the common range that has been free for longest.
+// ErrNoPort if all are in use.
+func (p *Ports) GetCommon() (uint16, error) {
+	if p.count == 0 {
+		return 0, ErrNoPort
 	}
+	port := p.ring[p.head]
+	p.head = (p.head + 1) % len(p.ring)
+	p.count--
 	p.inUse.add(port)
-	p.free--
-	return true
+	return port, nil
 }
 
-// Put gives a port back. A port that is not in use is ignored.
-func (p *Ports) Put(port uint16) {
+// Put gives a port of the peer back. One that is not in use is ignored.
+func (p *Ports) Put(peer uint64, port uint16) {
+	if port < privateEnd {
+		s := p.private[peer]
+		if s == nil || s.used[port/64]&(1<<(port%64)) == 0 {
+			return
+		}
+		s.used[port/64] &^= 1 << (port % 64)
+		if s.count--; s.count == 0 {
+			delete(p.private, peer)
+		}
+		return
+	}
 	if !p.inUse.has(port) {
 		return
 	}
 	p.inUse.remove(port)
-	p.free++
-	if p.queued.has(port) {
-		return // claimed and freed before its turn came
-	}
-	p.queued.add(port)
 	p.ring[(p.head+p.count)%len(p.ring)] = port
 	p.count++
 }

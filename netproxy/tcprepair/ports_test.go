@@ -6,18 +6,18 @@ import (
 	"testing"
 )
 
-func TestPortsAreFIFO(t *testing.T) {
-	p, err := NewPorts(PortOptions{Low: 100, High: 109, EphemeralLow: 108, EphemeralHigh: 200, Exclude: []uint16{103}})
+func TestCommonPortsAreFIFO(t *testing.T) {
+	p, err := NewPorts(PortOptions{Low: 2000, High: 2009, EphemeralLow: 2008, EphemeralHigh: 3000, Exclude: []uint16{2003}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []uint16
 	for p.Len() > 0 {
-		port, err := p.Get()
+		port, err := p.GetCommon()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if port == 103 || port >= 108 || port < 100 {
+		if port == 2003 || port >= 2008 || port < 2000 {
 			t.Errorf("port %d handed out", port)
 		}
 		got = append(got, port)
@@ -25,18 +25,18 @@ func TestPortsAreFIFO(t *testing.T) {
 	if len(got) != 7 {
 		t.Fatalf("%d ports, want 7", len(got))
 	}
-	if _, err := p.Get(); !errors.Is(err, ErrNoPort) {
+	if _, err := p.GetCommon(); !errors.Is(err, ErrNoPort) {
 		t.Errorf("empty: %v", err)
 	}
-	p.Put(got[3])
-	p.Put(got[0])
-	p.Put(got[0]) // twice
-	p.Put(5000)   // not ours
+	p.Put(1, got[3])
+	p.Put(1, got[0])
+	p.Put(1, got[0]) // twice
+	p.Put(1, 5000)   // not ours
 	if p.Len() != 2 {
 		t.Errorf("%d free, want 2", p.Len())
 	}
 	for _, want := range []uint16{got[3], got[0]} {
-		if port, _ := p.Get(); port != want {
+		if port, _ := p.GetCommon(); port != want {
 			t.Errorf("got %d, want %d", port, want)
 		}
 	}
@@ -45,37 +45,74 @@ func TestPortsAreFIFO(t *testing.T) {
 	}
 }
 
-// TestPortsNeverTwice drives the allocator at random against a set.
+// TestPortsNeverTwice drives the allocator at random against sets: a peer never
+// has a port twice, and no two have the same common one.
 func TestPortsNeverTwice(t *testing.T) {
-	p, err := NewPorts(PortOptions{Low: 1000, High: 1049})
+	const peers, common = 3, 50
+	p, err := NewPorts(PortOptions{Low: 1500, High: 1500 + common - 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	used := map[uint16]bool{}
-	for i := range 100000 {
-		switch port := uint16(995 + rand.IntN(60)); rand.IntN(3) {
-		case 0:
-			if got, err := p.Get(); err == nil {
-				if used[got] {
-					t.Fatalf("step %d: %d handed out twice", i, got)
+	type leg struct {
+		peer uint64
+		port uint16
+	}
+	used, shared, private := map[leg]bool{}, map[uint16]bool{}, [peers]int{}
+	for i := range 200_000 {
+		peer := uint64(rand.IntN(peers))
+		if rand.IntN(4) > 0 {
+			port, err := p.Get(peer)
+			switch {
+			case err != nil:
+				if len(shared) != common || private[peer] != privateEnd-1 {
+					t.Fatalf("step %d: none free with %d and %d in use", i, private[peer], len(shared))
 				}
-				used[got] = true
-			} else if len(used) != 50 {
-				t.Fatalf("step %d: none free with %d in use", i, len(used))
+				continue
+			case port == 0 || used[leg{peer, port}] || shared[port] || !p.Has(port):
+				t.Fatalf("step %d: %d handed out", i, port)
+			case port >= privateEnd:
+				if private[peer] != privateEnd-1 {
+					t.Fatalf("step %d: a common port with %d of its own in use", i, private[peer])
+				}
+				shared[port] = true
+			default:
+				private[peer]++
 			}
-		case 1:
-			want := port >= 1000 && port <= 1049 && !used[port]
-			if got := p.Claim(port); got != want {
-				t.Fatalf("step %d: claim %d: %v", i, port, got)
-			} else if got {
-				used[port] = true
+			used[leg{peer, port}] = true
+			continue
+		}
+		for l := range used {
+			p.Put(l.peer, l.port)
+			p.Put(l.peer, l.port) // no harm
+			delete(used, l)
+			if delete(shared, l.port); l.port < privateEnd {
+				private[l.peer]--
 			}
-		case 2:
-			p.Put(port)
-			delete(used, port)
+			break
 		}
-		if p.Len() != 50-len(used) {
-			t.Fatalf("step %d: %d free, %d in use", i, p.Len(), len(used))
+		if p.Len() != common-len(shared) {
+			t.Fatalf("step %d: %d free, %d in use", i, p.Len(), len(shared))
 		}
+	}
+	for l := range used {
+		p.Put(l.peer, l.port)
+	}
+	if len(p.private) != 0 {
+		t.Errorf("%d peers are remembered without a leg", len(p.private))
+	}
+}
+
+func BenchmarkPorts(b *testing.B) {
+	p, err := NewPorts(PortOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for i := range b.N {
+		port, err := p.Get(uint64(i % 100))
+		if err != nil {
+			b.Fatal(err)
+		}
+		p.Put(uint64(i%100), port)
 	}
 }
