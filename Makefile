@@ -46,6 +46,11 @@ soak: setup build ## 200 crashes under load, and whether the shim grows; ten min
 	@CGO_ENABLED=0 go build -o bin/testing/crsc-demo ./testing/demo/cmd/crsc-demo
 	@exec bin/testing/crsc-demo -instance soak -kills 200 -duration 8m -watch -out $(OUT)/soak.json $(ARGS)
 
+.PHONY: workloads
+workloads: setup build ## real services killed 100 times each; memory and files must agree; ten minutes
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-workloads ./testing/workloads/cmd/crsc-workloads
+	@exec bin/testing/crsc-workloads -kills 100 -out $(OUT)/workloads.json $(ARGS)
+
 .PHONY: test
 test: setup build lint ## everything, with the race detector, as root; under 25 min
 	@exec go build -race ./...
@@ -92,5 +97,5 @@ install: build ## install into DESTDIR/PREFIX/bin
 .PHONY: clean
 clean: ## take all environments of this clone down, remove what was built
 	@if [ -x bin/testing/crsc-env ]; then \
-	for i in '' e2e demo soak matrix brecovery bproxy bfreeze bimage bjournal; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
+	for i in '' e2e demo soak workloads matrix brecovery bproxy bfreeze bimage bjournal; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
 	rm -rf bin out

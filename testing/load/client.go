@@ -110,7 +110,7 @@ func (c *client) connect(ctx context.Context) error {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, c.l.o.Timeout)
 	defer cancel()
-	conn, err := c.l.dial.dial(ctx, c.l.o.Target)
+	conn, err := c.l.dial.Dial(ctx, c.l.o.Target)
 	c.waited(start)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)

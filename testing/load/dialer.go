@@ -11,10 +11,10 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// dialer opens connections from inside a network namespace. A socket belongs
+// Dialer opens connections from inside a network namespace. A socket belongs
 // for good to the namespace of the thread that makes it, so only the threads
-// of the dialer are ever inside; they end with their goroutines.
-type dialer struct {
+// of the Dialer are ever inside; they end with their goroutines.
+type Dialer struct {
 	asks chan ask
 	work sync.WaitGroup
 }
@@ -30,8 +30,9 @@ type answer struct {
 	err  error
 }
 
-func newDialer(path string, threads int) (*dialer, error) {
-	d := &dialer{asks: make(chan ask)}
+// NewDialer starts threads in the network namespace at path; empty: in ours.
+func NewDialer(path string, threads int) (*Dialer, error) {
+	d := &Dialer{asks: make(chan ask)}
 	started := make(chan error, threads)
 	for range threads {
 		d.work.Go(func() {
@@ -56,7 +57,7 @@ func newDialer(path string, threads int) (*dialer, error) {
 		}
 	}
 	if err != nil {
-		d.close()
+		d.Close()
 		return nil, err
 	}
 	return d, nil
@@ -77,15 +78,16 @@ func enter(path string) error {
 	return nil
 }
 
-// dial may be called concurrently, and no longer after close.
-func (d *dialer) dial(ctx context.Context, target netip.AddrPort) (net.Conn, error) {
+// Dial may be called concurrently, and no longer after Close.
+func (d *Dialer) Dial(ctx context.Context, target netip.AddrPort) (net.Conn, error) {
 	c := make(chan answer, 1)
 	d.asks <- ask{ctx, target, c}
 	a := <-c
 	return a.conn, a.err
 }
 
-func (d *dialer) close() {
+// Close ends the threads. Connections stay open.
+func (d *Dialer) Close() {
 	close(d.asks)
 	d.work.Wait()
 }

@@ -11,7 +11,7 @@ import (
 // Load is a running load. Its methods may be called concurrently.
 type Load struct {
 	o       Options
-	dial    *dialer
+	dial    *Dialer
 	clients []*client
 	shared  *bitset
 	windows *windows
@@ -29,7 +29,7 @@ func Start(ctx context.Context, o Options) (*Load, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := newDialer(o.Netns, min(o.Connections, 32))
+	d, err := NewDialer(o.Netns, min(o.Connections, 32))
 	if err != nil {
 		return nil, err
 	}
@@ -78,5 +78,5 @@ func (l *Load) release() {
 			c.conn.Close()
 		}
 	}
-	l.dial.close()
+	l.dial.Close()
 }

@@ -98,7 +98,7 @@ func (l *Load) compare(ctx context.Context, r *Result) error {
 func (l *Load) read(ctx context.Context, tallies []*tally) ([]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.o.Timeout)
 	defer cancel()
-	conn, err := l.dial.dial(ctx, l.o.Target)
+	conn, err := l.dial.Dial(ctx, l.o.Target)
 	if err != nil {
 		return nil, err
 	}
