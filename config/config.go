@@ -60,6 +60,9 @@ type Config struct {
 	Probes Probes
 	// InterceptLoopback says that the pod's other containers are proxied, too.
 	InterceptLoopback bool
+	// Containers are the names of the pod's containers that are meant, sorted;
+	// none: all of them.
+	Containers []string
 	// Publish says that checkpoints become OCI images.
 	Publish bool
 	// PublishKeep is how many images stay, at least 1.
@@ -99,6 +102,7 @@ func (c *Config) clone() *Config {
 	d.ExcludeIn, d.ExcludeOut = c.ExcludeIn.clone(), c.ExcludeOut.clone()
 	d.Images.TrustedKeys = append([]string(nil), c.Images.TrustedKeys...)
 	d.Images.EncryptFor = append([]string(nil), c.Images.EncryptFor...)
+	d.Containers = append([]string(nil), c.Containers...)
 	return &d
 }
 

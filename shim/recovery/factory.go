@@ -50,7 +50,8 @@ func NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
-	if !cfg.Enabled {
+	pod := status.PodOf(c.Annotations())
+	if !cfg.Enabled || pod != nil && !cfg.ProtectsContainer(pod.Container) {
 		return nil, nil
 	}
 	dir, err := stateDir(cfg.StateDir, c.Namespace(), c.ID())
@@ -62,7 +63,7 @@ func NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error
 		log:    logrus.WithFields(logrus.Fields{"id": c.ID(), "namespace": c.Namespace()}),
 		exits:  make(chan lifecycle.Exit, 16),
 		budget: budget{limit: cfg.Budget},
-		status: status.Status{ID: c.ID(), Namespace: c.Namespace(), Phase: "created", ShimPid: os.Getpid(), Pod: status.PodOf(c.Annotations())},
+		status: status.Status{ID: c.ID(), Namespace: c.Namespace(), Phase: "created", ShimPid: os.Getpid(), Pod: pod},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.sched = newScheduler(cfg, g.checkpoint, g.checkpointFailed, func() amount { return g.moment().journaled })

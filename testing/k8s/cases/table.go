@@ -8,5 +8,11 @@ func table() []testCase {
 		{"probes-network", networkProbes},
 		{"probes-exec", execProbes},
 		{"operator-tools", operatorTools},
+		{"sidecars", sidecars},
+		{"two-protected", twoProtected},
+		{"restricted", restricted},
+		{"host-network", hostNetwork},
+		{"host-pid", hostPID},
+		{"user-namespace", userNamespace},
 	}
 }

@@ -41,6 +41,15 @@ func furnish(dir string) error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
+	// In a user namespace /proc may be mounted only where all of one is to be
+	// seen already, which is not so for the one that gets the stand-ins.
+	whole := filepath.Join(dir, "proc")
+	if err := os.Mkdir(whole, 0o555); err != nil {
+		return err
+	}
+	if err := unix.Mount("proc", whole, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount a second /proc: %w", err)
+	}
 	for _, path := range copied {
 		if err := copyOnWrite(dir, path); err != nil {
 			return fmt.Errorf("mount over %s: %w", path, err)

@@ -1,0 +1,41 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+)
+
+// The annotations that only containers of a pod have a use for.
+const (
+	KeyContainers = Prefix + "containers"
+)
+
+func podKeys() []key {
+	return []key{{
+		name: KeyContainers, form: `a comma-separated list of names of containers of the pod such as "app,cache"`, def: "",
+		doc: "Which containers of a pod are protected; without it all of them are. Annotations belong to the pod, so this is how to leave a sidecar or an init container alone. It has no effect outside of Kubernetes.",
+		parse: func(c *Config, v string) (err error) {
+			c.Containers, err = parseNames(v)
+			return err
+		},
+	}}
+}
+
+// ProtectsContainer reports whether the pod's container of this name is meant.
+func (c *Config) ProtectsContainer(name string) bool {
+	return len(c.Containers) == 0 || slices.Contains(c.Containers, name)
+}
+
+// parseNames reads a list of DNS labels, as names of containers are.
+func parseNames(s string) ([]string, error) {
+	label := regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	names := splitList(s)
+	for _, n := range names {
+		if !label.MatchString(n) {
+			return nil, fmt.Errorf("%q %w", shorten(n), errForm)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}

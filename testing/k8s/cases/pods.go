@@ -1,0 +1,160 @@
+package cases
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/crsc-io/crsc/status"
+)
+
+const head = `
+apiVersion: v1
+kind: Pod
+metadata:
+  name: p
+  annotations: {crsc.io/checkpoint-restore: "true", crsc.io/checkpoint-interval: 1s}
+spec:
+  runtimeClassName: crsc
+  terminationGracePeriodSeconds: 2
+`
+
+const probedContainer = `
+  - name: app
+    image: ` + probedImage + `
+    imagePullPolicy: IfNotPresent
+    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+`
+
+// countsThroughKill kills the protected container of a pod and counts on.
+func (p *pod) countsThroughKill(times int) {
+	n := p.count()
+	for range times {
+		time.Sleep(200 * time.Millisecond)
+		p.t.worst("recovery_ms", p.kill("app"))
+		n++
+		got := p.count()
+		p.t.check(got == n, "the count is %d after the kill, not %d", got, n)
+	}
+	p.t.check(p.restarts("app") == "0", "restart count is %s", p.restarts("app"))
+}
+
+// sidecars: of two containers, an init container and a sidecar only one is
+// protected, and the others notice nothing of its crashes.
+func sidecars(t *T) {
+	ns := t.namespace()
+	t.apply(ns, strings.Replace(head, "1s}", "1s, crsc.io/containers: app}", 1)+`
+  volumes: [{name: shared, emptyDir: {}}]
+  initContainers:
+  - name: prepare
+    image: `+busyboxImage+`
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, "echo prepared >/shared/it"]
+    volumeMounts: [{name: shared, mountPath: /shared}]
+  - name: sidecar
+    image: `+busyboxImage+`
+    imagePullPolicy: IfNotPresent
+    restartPolicy: Always
+    command: [sh, -c, "while sleep 1; do echo alive; done"]
+  containers:
+  - name: other
+    image: `+redisImage+`
+    imagePullPolicy: IfNotPresent
+    volumeMounts: [{name: shared, mountPath: /shared}]
+`+strings.TrimPrefix(probedContainer, "\n"))
+	p := t.ready(ns, "p")
+	p.protected("app")
+	l := t.drive(p.ip, 6379, 4, 200)
+	sidecar := p.init("sidecar")
+	p.countsThroughKill(3)
+	t.finish(l)
+	t.check(p.init("sidecar") == sidecar, "the sidecar was started again")
+	for _, name := range []string{"other", "sidecar", "prepare"} {
+		_, err := status.Read(p.stateDir(name))
+		t.check(err != nil, "container %s has a status, though it is not named in crsc.io/containers", name)
+	}
+	t.check(t.kubectl("exec", "-n", ns, "p", "-c", "other", "--", "cat", "/shared/it") == "prepared", "the init container's file is gone")
+	t.check(p.restarts("other") == "0", "restart count of the other is %s", p.restarts("other"))
+}
+
+// twoProtected: two containers of one pod are protected, each by itself.
+func twoProtected(t *T) {
+	ns := t.namespace()
+	t.apply(ns, head+`
+  containers:
+  - name: redis
+    image: `+redisImage+`
+    imagePullPolicy: IfNotPresent
+`+strings.TrimPrefix(probedContainer, "\n"))
+	p := t.ready(ns, "p")
+	p.protected("app")
+	p.protected("redis")
+	l := t.drive(p.ip, 6379, 4, 200)
+	p.countsThroughKill(2)
+	t.worst("redis_recovery_ms", p.kill("redis"))
+	p.countsThroughKill(1)
+	time.Sleep(time.Second)
+	t.finish(l)
+	t.check(p.restarts("redis") == "0", "restart count of redis is %s", p.restarts("redis"))
+}
+
+// restricted: a pod that the Pod Security standard "restricted" admits is
+// protected like any other.
+func restricted(t *T) {
+	ns := t.namespace("pod-security.kubernetes.io/enforce=restricted")
+	t.apply(ns, head+`
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 1000
+    runAsGroup: 1000
+    seccompProfile: {type: RuntimeDefault}
+  containers:`+probedContainer+`
+    securityContext:
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      capabilities: {drop: [ALL]}
+`)
+	p := t.ready(ns, "p")
+	p.protected("app")
+	p.countsThroughKill(2)
+}
+
+// hostNetwork and hostPID are pods that can't be protected: they run, and an
+// Event says why they are not.
+func hostNetwork(t *T) { t.unprotected("hostNetwork: true", "network namespace") }
+func hostPID(t *T)     { t.unprotected("hostPID: true", "PID namespace") }
+
+func (t *T) unprotected(spec, reason string) {
+	ns := t.namespace("pod-security.kubernetes.io/enforce=privileged")
+	t.apply(ns, head+"  "+spec+"\n  containers:"+probedContainer)
+	p := t.ready(ns, "p")
+	t.check(p.count() == 1, "the application does not work")
+	message := t.awaitEvents(ns, "Unprotected", 1)[0]
+	t.check(strings.Contains(message, reason), "the event does not name the %s: %s", reason, message)
+}
+
+// userNamespace: a pod with a user namespace of its own is protected, or told
+// why it is not; either way it runs.
+func userNamespace(t *T) {
+	ns := t.namespace()
+	t.apply(ns, head+"  hostUsers: false\n  containers:"+probedContainer)
+	p := t.ready(ns, "p")
+	t.check(p.count() == 1, "the application does not work")
+	var s *status.Status
+	t.await(func(context.Context) (err error) {
+		if s, err = status.Read(p.stateDir("app")); err == nil && !s.Protected && s.Reason == "" {
+			err = fmt.Errorf("neither protected nor told why not")
+		}
+		return err
+	})
+	if s.Protected {
+		t.figures["protected"] = 1
+		p.protected("app")
+		p.countsThroughKill(2)
+		return
+	}
+	t.figures["protected"] = 0
+	message := t.awaitEvents(ns, "Unprotected", 1)[0]
+	t.check(strings.Contains(message, s.Reason), "event %q, status %q", message, s.Reason)
+}
