@@ -50,7 +50,9 @@ func dropIn(version int, effective table, shim string) ([]byte, error) {
 	if runtime["runtime_type"] != "io.containerd.runc.v2" {
 		return nil, fmt.Errorf("%w: the runtime %s has the type %v, not io.containerd.runc.v2, so it can't be taken as a model", ErrConfig, name, runtime["runtime_type"])
 	}
-	runtime["runtime_type"] = "io.containerd.crsc.v1"
+	// The type stays: containerd hands the node's options for runc, and the
+	// owner of the pipes in a user namespace, to that type only. The path alone
+	// decides which program it starts.
 	runtime["runtime_path"] = shim
 	for _, key := range []string{"pod_annotations", "container_annotations"} {
 		have, _ := runtime[key].([]any)
