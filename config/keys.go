@@ -55,6 +55,7 @@ func keys() []key {
 		volumeKeys(),
 		publishKeys(),
 		restoreKeys(),
+		podKeys(),
 		memoryKeys(),
 	)
 }
