@@ -97,5 +97,5 @@ install: build ## install into DESTDIR/PREFIX/bin
 .PHONY: clean
 clean: ## take all environments of this clone down, remove what was built
 	@if [ -x bin/testing/crsc-env ]; then \
-	for i in '' e2e demo soak workloads matrix brecovery bproxy bfreeze bimage bjournal; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
+	for i in '' e2e demo soak workloads matrix brecovery bproxy bfreeze bimage bjournal bparity; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
 	rm -rf bin out

@@ -67,6 +67,8 @@ func newTaskService(ic *plugin.InitContext, guards lifecycle.GuardFactory) (any,
 	}
 	down := sd.(shutdown.Service)
 	down.RegisterCallback(func(context.Context) error { return s.Close() })
+	settling := settleMemory()
+	down.RegisterCallback(func(context.Context) error { settling(); return nil })
 	if address, err := shim.ReadAddress("address"); err == nil {
 		down.RegisterCallback(func(context.Context) error { return shim.RemoveSocket(address) })
 	}

@@ -1,0 +1,182 @@
+package paritybench
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/crsc-io/crsc/testing/bench"
+	"github.com/crsc-io/crsc/testing/env"
+	"github.com/crsc-io/crsc/testing/env/ociimage"
+)
+
+// idle is how long a container is left alone before its shim is looked at: a
+// shim settles two seconds after its start.
+const idle = 4 * time.Second
+
+// Benchmark implements bench.Benchmark.
+type Benchmark struct {
+	runs, execs, shims int
+}
+
+// Name implements bench.Benchmark.
+func (b *Benchmark) Name() string { return "parity" }
+
+// Flags implements bench.Benchmark.
+func (b *Benchmark) Flags(f *flag.FlagSet) {
+	f.IntVar(&b.runs, "runs", 25, "containers to run to their end, of each runtime")
+	f.IntVar(&b.execs, "execs", 50, "execs, of each runtime")
+	f.IntVar(&b.shims, "shims", 3, "shims whose memory is looked at, of each runtime")
+}
+
+// pair holds what was measured in turn: with the stock shim and with ours.
+type pair struct{ stock, ours bench.Sample }
+
+func (p *pair) of(runtime string) *bench.Sample {
+	if runtime == env.RuntimeRunc {
+		return &p.stock
+	}
+	return &p.ours
+}
+
+// outcome is everything that is measured.
+type outcome struct {
+	run, exec           pair // in milliseconds
+	fresh, used, usedRS pair // in MB: PSS before and after the execs, RSS after
+}
+
+// Run implements bench.Benchmark.
+func (b *Benchmark) Run(ctx context.Context, rig *bench.Rig, out *bench.Results) error {
+	image, err := ociimage.Import(ctx, rig.Env, "busybox")
+	if err != nil {
+		return err
+	}
+	m := &measurement{rig.Env, image, &outcome{}}
+	rig.Say("%d containers of each runtime", b.runs)
+	for i := range b.runs + 1 {
+		// The first of each fills the page cache.
+		if err := m.inTurn(func(runtime string) error { return m.runOnce(ctx, runtime, i > 0) }); err != nil {
+			return err
+		}
+	}
+	rig.Say("memory of %d shims and %d execs of each runtime", b.shims, b.execs)
+	for i := range b.shims {
+		if err := m.look(ctx, i, b.execs/b.shims); err != nil {
+			return err
+		}
+	}
+	m.o.report(out)
+	return nil
+}
+
+type measurement struct {
+	env   *env.Env
+	image string
+	o     *outcome
+}
+
+func (m *measurement) inTurn(f func(runtime string) error) error {
+	return errors.Join(f(env.RuntimeRunc), f(env.RuntimeCRSC))
+}
+
+func (m *measurement) runOnce(ctx context.Context, runtime string, count bool) error {
+	start := time.Now()
+	if _, err := m.env.Ctr(ctx, "run", "--rm", "--runtime", runtime, m.image, "once", "/bin/true"); err != nil {
+		return err
+	}
+	if s := m.o.run.of(runtime); count {
+		*s = append(*s, bench.Millis(time.Since(start)))
+	}
+	return nil
+}
+
+// look starts a container of each runtime, and measures memory and execs.
+func (m *measurement) look(ctx context.Context, round, execs int) error {
+	id := func(runtime string) string { return fmt.Sprintf("c%d-%s", round, strings.Split(runtime, ".")[2]) }
+	err := m.inTurn(func(runtime string) error {
+		return m.env.Run(ctx, env.Container{ID: id(runtime), Image: m.image, Runtime: runtime, Args: []string{"sleep", "1000"}})
+	})
+	if err != nil {
+		return err
+	}
+	if err := bench.Pause(ctx, idle); err != nil {
+		return err
+	}
+	if err := m.inTurn(func(r string) error { return m.memory(id(r), m.o.fresh.of(r), nil) }); err != nil {
+		return err
+	}
+	for i := range execs {
+		err := m.inTurn(func(runtime string) error {
+			start := time.Now()
+			_, err := m.env.Ctr(ctx, "task", "exec", "--exec-id", fmt.Sprintf("x%d", i), id(runtime), "/bin/true")
+			s := m.o.exec.of(runtime)
+			*s = append(*s, bench.Millis(time.Since(start)))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := m.inTurn(func(r string) error { return m.memory(id(r), m.o.used.of(r), m.o.usedRS.of(r)) }); err != nil {
+		return err
+	}
+	return m.inTurn(func(runtime string) error { return m.env.DeleteContainer(ctx, id(runtime)) })
+}
+
+// memory adds the proportional and, if wanted, the resident set size of a
+// container's shim, in MB.
+func (m *measurement) memory(id string, pss, rss *bench.Sample) error {
+	pid, err := m.env.Shim(id)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return err
+	}
+	for name, into := range map[string]*bench.Sample{"Pss:": pss, "Rss:": rss} {
+		kb, err := rollup(string(data), name)
+		if err != nil {
+			return err
+		}
+		if into != nil {
+			*into = append(*into, float64(kb)/1000)
+		}
+	}
+	return nil
+}
+
+// rollup reads a line of smaps_rollup, proc_pid_smaps(5).
+func rollup(text, name string) (kb int, err error) {
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == name {
+			return strconv.Atoi(f[1])
+		}
+	}
+	return 0, fmt.Errorf("smaps_rollup has no %s", name)
+}
+
+func (o *outcome) report(out *bench.Results) {
+	table := out.Table("What the shim costs a container that does not ask for protection (medians)", "", "stock", "crsc", "ratio")
+	for _, f := range []struct {
+		name, unit, title string
+		p                 pair
+	}{
+		{"run", "ms", "ctr run --rm true", o.run},
+		{"exec", "ms", "ctr task exec true", o.exec},
+		{"pss_idle", "MB", "PSS of the shim, four seconds after the container's start", o.fresh},
+		{"pss_used", "MB", "PSS of the shim after the execs", o.used},
+		{"rss_used", "MB", "RSS of the shim after the execs", o.usedRS},
+	} {
+		out.Add(f.name+"_stock_p50", f.p.stock.Median(), f.unit, f.title+", io.containerd.runc.v2")
+		out.Add(f.name+"_crsc_p50", f.p.ours.Median(), f.unit, f.title+", without our annotations")
+		ratio := f.p.ours.Over(f.p.stock).Median()
+		out.Add(f.name+"_ratio", ratio, "ratio", "median of the ratios of neighbours; wanted: at most 1.1")
+		table.Row(f.title+", "+f.unit, f.p.stock.Median(), f.p.ours.Median(), ratio)
+	}
+}
