@@ -46,15 +46,17 @@ type publisher struct {
 	made    func(status.Image)
 	failed  func(err error, again time.Duration)
 	wake    chan struct{}
-	linked  string // a checkpoint that is being published
-	memory  string // its images, if they are in memory; empty: they never are
-	rootfs  bool   // trees[0] is the writable layer
-	mu      sync.Mutex
-	pending *checkpoint // guarded by mu; nil: the latest has been taken
+	linked  string        // a checkpoint that is being published
+	memory  string        // its images, if they are in memory; empty: they never are
+	rootfs  bool          // trees[0] is the writable layer
+	mu      sync.Mutex    // guards everything below
+	pending *checkpoint   // nil: the latest has been taken
+	working bool          // one is being published
+	rested  chan struct{} // closed when that has ended, in whatever way
 }
 
 func newPublisher(dir string, f *files) *publisher {
-	p := &publisher{dir: dir, linked: filepath.Join(dir, "checkpoint"), rootfs: f.upper, wake: make(chan struct{}, 1)}
+	p := &publisher{dir: dir, linked: filepath.Join(dir, "checkpoint"), rootfs: f.upper, wake: make(chan struct{}, 1), rested: make(chan struct{})}
 	for _, t := range f.trees {
 		p.trees = append(p.trees, t.name)
 	}
@@ -79,8 +81,40 @@ func (p *publisher) take() *checkpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	cp := p.pending
-	p.pending = nil
+	p.pending, p.working = nil, cp != nil
 	return cp
+}
+
+// rest says that what was taken is published, or put back.
+func (p *publisher) rest() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.working = false
+	close(p.rested)
+	p.rested = make(chan struct{})
+}
+
+// flush waits until all that was offered is published. A nil publisher has
+// nothing to do.
+//
+// Errors: the context's.
+func (p *publisher) flush(ctx context.Context) error {
+	if p == nil {
+		return nil
+	}
+	for {
+		p.mu.Lock()
+		idle, rested := p.pending == nil && !p.working, p.rested
+		p.mu.Unlock()
+		if idle {
+			return nil
+		}
+		select {
+		case <-rested:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // run publishes until ctx ends.
@@ -114,11 +148,13 @@ func (p *publisher) run(ctx context.Context) {
 		}
 		if err == nil {
 			backoff = 0
+			p.rest()
 			continue
 		}
 		backoff = min(max(2*backoff, firstPublishBackoff), maxPublishBackoff)
 		p.failed(fmt.Errorf("checkpoint %d: %w", cp.seq, err), backoff)
 		p.retry(cp)
+		p.rest()
 		select {
 		case <-ctx.Done():
 			return

@@ -77,6 +77,31 @@ func TestPublishFails(t *testing.T) {
 	}
 }
 
+// TestFlush: it waits for what is pending or under way, and for no longer than
+// it may.
+func TestFlush(t *testing.T) {
+	p := aPublisher(t)
+	require.NoError(t, p.flush(t.Context()))
+	require.NoError(t, (*publisher)(nil).flush(t.Context()))
+	p.offer(&checkpoint{seq: 1})
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, p.flush(short), context.DeadlineExceeded, "pending")
+	flushed := make(chan error, 1)
+	go func() { flushed <- p.flush(t.Context()) }()
+	cp := p.take()
+	p.retry(cp) // it failed
+	p.rest()
+	require.Same(t, cp, p.take())
+	select {
+	case <-flushed:
+		t.Fatal("flush did not wait for what is under way")
+	case <-time.After(20 * time.Millisecond):
+	}
+	p.rest()
+	require.NoError(t, <-flushed)
+}
+
 // TestLinkedCheckpoint: one that is removed while it is published stays whole;
 // one that was removed before is no failure.
 func TestLinkedCheckpoint(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +18,9 @@ const (
 	// deliveryTime is how long after the announcement of a signal a checkpoint
 	// is sure to have its effect.
 	deliveryTime = 300 * time.Millisecond
+	// farewellTime bounds how long the image of the checkpoint before a stop may
+	// delay the removal of the container.
+	farewellTime = 5 * time.Second
 )
 
 // beforeSignal does what has to be done before the orchestrator's signal is
@@ -46,15 +50,32 @@ func (g *guard) checkpointBeforeStop(ctx context.Context, sig syscall.Signal) {
 	g.farewell.do(ctx, func(ctx context.Context) {
 		if err := g.CheckpointNow(ctx, fmt.Sprintf("stop (%s)", unix.SignalName(sig))); err != nil {
 			g.log.WithError(err).Warnf("no checkpoint before %v", unix.SignalName(sig))
+			return
 		}
+		g.farewell.made.Store(true)
 	})
+}
+
+// publishFarewell waits until the checkpoint before the stop has its image: the
+// container's state is about to be removed.
+func (g *guard) publishFarewell(ctx context.Context) {
+	if !g.farewell.made.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, farewellTime)
+	defer cancel()
+	if err := g.images.flush(ctx); err != nil {
+		g.log.WithError(err).Warn("the checkpoint before the stop was not published")
+	}
 }
 
 // farewell is the checkpoint before a stop. Several requests to stop share it.
 type farewell struct {
-	mu     sync.Mutex    // guards everything below
+	mu     sync.Mutex    // guards over and cancel
 	over   chan struct{} // closed when the one under way has ended; nil: none is
 	cancel context.CancelFunc
+	// made: there is such a checkpoint.
+	made atomic.Bool
 }
 
 // do makes the checkpoint, or waits for the one under way, for at most

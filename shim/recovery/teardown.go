@@ -40,7 +40,8 @@ func (g *guard) giveMemoryBack() {
 }
 
 // Deleted implements lifecycle.Guard: the container's state goes with it.
-func (g *guard) Deleted(context.Context, *lifecycle.Container) error {
+func (g *guard) Deleted(ctx context.Context, _ *lifecycle.Container) error {
+	g.publishFarewell(ctx)
 	return errors.Join(g.Close(), g.clearState(), os.RemoveAll(g.dir))
 }
 

@@ -97,6 +97,24 @@ func (c *container) collectGarbage() {
 	c.ctr("images", "rm", "--sync", "gc-"+c.id)
 }
 
+// TestFarewellImage: the checkpoint before a stop is an image by the time the
+// task has been removed.
+func TestFarewellImage(t *testing.T) {
+	t.Parallel()
+	c := redis(t, noTriggers("publish", "true", "checkpoint-on-stop", "true"))
+	c.removeImages()
+	k := c.dial()
+	require.Equal(t, "OK", k.do("SET", "last", "words"))
+	c.ctr("task", "kill", "-s", "SIGTERM", c.id)
+	c.awaitExit(3 * promptly)
+	c.ctr("task", "rm", c.id)
+	require.NoDirExists(t, c.stateDir())
+	latest := oci.Name(c.e.Namespace, c.id, oci.Latest)
+	require.Contains(t, c.ctr("images", "ls", "-q"), latest)
+	c.fetchImage(latest)
+	require.NotContains(t, c.ctr("leases", "ls", "-q"), "crsc-")
+}
+
 // TestOperatorUnprotected: the reason is the answer.
 func TestOperatorUnprotected(t *testing.T) {
 	t.Parallel()
