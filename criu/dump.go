@@ -33,6 +33,9 @@ type DumpOptions struct {
 	// GhostLimit is the largest deleted but open file that is put into the
 	// images, in bytes. 0 is DefaultGhostLimit. A larger one fails the dump.
 	GhostLimit uint32
+	// Urgent lets CRIU run before all ordinary processes of the host while tasks
+	// are frozen. It is for dumps of which the size is known to be small.
+	Urgent bool
 	// OnPreDump, if set, is called when CRIU is started and warm, before the
 	// tasks are frozen.
 	OnPreDump func() error
@@ -98,6 +101,7 @@ type dump struct {
 	DumpOptions
 	stats  DumpStats
 	begun  time.Time
+	child  *swrk
 	frozen time.Time // when the hook before the freeze returned
 	meta   meta
 }
@@ -137,11 +141,11 @@ func (d *dump) run(ctx context.Context) error {
 		return err
 	}
 	defer dir.Close()
-	child, err := spawn{path: d.Path, namespaces: namespaces, owner: as, kerndat: d.Kerndat, start: d.Start}.run()
+	d.child, err = spawn{path: d.Path, namespaces: namespaces, owner: as, kerndat: d.Kerndat, start: d.Start}.run()
 	if err != nil {
 		return err
 	}
-	if err := d.serve(ctx, child, d.request(pid, dir), pid, cgroups); err != nil {
+	if err := d.serve(ctx, d.request(pid, dir), pid, cgroups); err != nil {
 		return explain("dump", filepath.Join(d.Images, dumpLog), err)
 	}
 	if err := d.meta.write(d.Images); err != nil {
@@ -152,12 +156,12 @@ func (d *dump) run(ctx context.Context) error {
 }
 
 // serve sees CRIU through the dump, and mends what it left if it dies.
-func (d *dump) serve(ctx context.Context, child *swrk, req *rpc.CriuReq, pid int, cgroups []string) error {
+func (d *dump) serve(ctx context.Context, req *rpc.CriuReq, pid int, cgroups []string) error {
 	tasks, err := cgroupPids(cgroups[0])
 	if err != nil {
-		return errors.Join(err, child.abandon())
+		return errors.Join(err, d.child.abandon())
 	}
-	w := &watch{init: pid, tasks: tasks, kill: child.kill}
+	w := &watch{init: pid, tasks: tasks, kill: d.child.kill}
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -165,12 +169,12 @@ func (d *dump) serve(ctx context.Context, child *swrk, req *rpc.CriuReq, pid int
 	}()
 	torn := false
 	var freezeErr error
-	child.onDeath = func() {
+	d.child.onDeath = func() {
 		if torn = !w.died.Load(); torn {
 			freezeErr = freeze(cgroups, true)
 		}
 	}
-	_, err = child.call(ctx, req, d.notify)
+	_, err = d.child.call(ctx, req, d.notify)
 	close(stop)
 	<-stopped
 	if torn {
@@ -282,6 +286,9 @@ func (d *dump) notify(script string, _ int, files []*os.File) error {
 		d.stats.Start = time.Since(d.begun)
 		begun := time.Now()
 		err := hook(script, d.OnPreDump)
+		if err == nil && d.Urgent {
+			err = hasten(d.child.proc.Pid)
+		}
 		d.frozen = time.Now()
 		d.stats.PreDump = d.frozen.Sub(begun)
 		return err

@@ -106,6 +106,9 @@ type Checkpoint struct {
 	Time     time.Time `json:"time"`
 	Cause    string    `json:"cause"`
 	FrozenMS float64   `json:"frozen_ms"`
+	// CutMS is the part of FrozenMS that the shim's own work took: the table of
+	// connections, the writable layer and the tmpfs.
+	CutMS float64 `json:"cut_ms"`
 	// HeldMS is how long input was held back before the freeze.
 	HeldMS      float64 `json:"held_ms"`
 	TotalMS     float64 `json:"total_ms"`

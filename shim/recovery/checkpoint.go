@@ -171,7 +171,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 	}()
 	stats, err := criu.Dump(ctx, criu.DumpOptions{
 		Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Pins: g.pins, Images: cp.images(),
-		Kerndat: g.kerndatFile(), Start: startUnderReaper,
+		Kerndat: g.kerndatFile(), Start: startUnderReaper, Urgent: info.Place == placeMemory,
 		OnPreDump: func() error {
 			res, err := g.proxy.Hold(ctx, holdLimit)
 			info.HeldMS, info.Quiet = status.Milliseconds(res.Took), res.Quiet
@@ -193,7 +193,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 			return g.proxy.Release(ctx)
 		},
 	})
-	info.FrozenMS, info.Pages = status.Milliseconds(stats.Stall()), stats.Pages
+	info.FrozenMS, info.CutMS, info.Pages = status.Milliseconds(stats.Stall()), status.Milliseconds(stats.PostDump), stats.Pages
 	// Does nothing unless the dump failed between the hooks.
 	if rerr := g.proxy.Release(context.WithoutCancel(ctx)); rerr != nil {
 		err = errors.Join(err, rerr)

@@ -15,6 +15,7 @@ func (o *outcome) of(figure func(checkpoint) float64) (s bench.Sample) {
 }
 
 func frozen(c checkpoint) float64 { return c.frozen }
+func cut(c checkpoint) float64    { return c.cut }
 func held(c checkpoint) float64   { return c.held }
 func total(c checkpoint) float64  { return c.total }
 
@@ -23,6 +24,7 @@ func (o *outcome) report(out *bench.Results, runc *outcome) {
 	prefix := "redis_" + o.name + "_"
 	note := fmt.Sprintf("%d checkpoints; %s", len(o.checkpoints), o.title)
 	out.AddQuantiles(prefix+"frozen_ms", o.of(frozen), "ms", note, 0.99, 1)
+	out.AddQuantiles(prefix+"cut_ms", o.of(cut), "ms", "part of frozen: connections and files, after CRIU's work; "+note, 0.99)
 	out.Add(prefix+"checkpoints_failed", float64(o.failed), "checkpoints", "beside those that are listed; the last said: "+o.lastError)
 	out.AddQuantiles(prefix+"held_ms", o.of(held), "ms", "input held back before the freeze; "+note, 0.99)
 	out.AddQuantiles(prefix+"total_ms", o.of(total), "ms", "one checkpoint, most of it in the background; "+note, 0.99)
@@ -60,11 +62,11 @@ func printTable(out *bench.Results, ours, runcs []*outcome) {
 		}
 		return fmt.Sprintf("%.1f / %.1f", s.Median(), s.Quantile(0.99))
 	}
-	t := out.Table("Checkpoints, ms (p50 / p99)", "", "checkpoints", "failed", "held", "frozen", "gap seen by a client", "the same between", "total",
+	t := out.Table("Checkpoints, ms (p50 / p99)", "", "checkpoints", "failed", "held", "frozen", "of that the cut", "gap seen by a client", "the same between", "total",
 		"runc: frozen", "runc: gap", "frozen, ours/runc")
 	for i, o := range ours {
 		r := runcs[i]
-		t.Row(o.title, len(o.checkpoints), o.failed, cell(o.of(held)), cell(o.of(frozen)), cell(o.gaps), cell(o.quiet), cell(o.of(total)),
+		t.Row(o.title, len(o.checkpoints), o.failed, cell(o.of(held)), cell(o.of(frozen)), cell(o.of(cut)), cell(o.gaps), cell(o.quiet), cell(o.of(total)),
 			cell(r.of(frozen)), cell(r.gaps), o.of(frozen).Median()/r.of(frozen).Median())
 	}
 }

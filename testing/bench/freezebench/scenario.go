@@ -16,6 +16,7 @@ type checkpoint struct {
 	begun  time.Time
 	held   float64
 	frozen float64
+	cut    float64 // part of frozen
 	total  float64
 	quiet  bool
 }

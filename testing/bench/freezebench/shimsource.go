@@ -45,7 +45,7 @@ func (f *shimSource) collect(ctx context.Context, _ *bench.Rig, s *bench.Server,
 		switch c := st.Checkpoints.Last; {
 		case c != nil && c.Sequence > seen:
 			if c.Time.After(begun) { // not one that was under way
-				out = append(out, checkpoint{begun: c.Time, held: c.HeldMS, frozen: c.FrozenMS, total: c.TotalMS, quiet: c.Quiet})
+				out = append(out, checkpoint{begun: c.Time, held: c.HeldMS, frozen: c.FrozenMS, cut: c.CutMS, total: c.TotalMS, quiet: c.Quiet})
 			}
 			seen, last = c.Sequence, time.Now()
 		case time.Since(last) > ownLimit:
