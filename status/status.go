@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Status is what an operator may know of a container. It is written to
@@ -180,6 +182,13 @@ func (s *Status) Clone() Status {
 	return c
 }
 
+// reserveName is a file that keeps room for the status on a disk that fills up:
+// that is when somebody will want to read it.
+const (
+	reserveName = ".reserve"
+	reserveSize = 64 << 10
+)
+
 // Write replaces the file in dir atomically. It is not synced: after a crash of
 // the host the status is of no use.
 func (s *Status) Write(dir string) error {
@@ -187,14 +196,41 @@ func (s *Status) Write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
-	tmp := filepath.Join(dir, "."+FileName)
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+	b = append(b, '\n')
+	reserve := filepath.Join(dir, reserveName)
+	err = replace(dir, b)
+	if errors.Is(err, unix.ENOSPC) {
+		if err = os.Remove(reserve); err == nil {
+			err = replace(dir, b)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, FileName)); err != nil {
-		return fmt.Errorf("status: %w", err)
+	if _, err := os.Lstat(reserve); errors.Is(err, fs.ErrNotExist) {
+		// Without it the status is written all the same.
+		if allocate(reserve, reserveSize) != nil {
+			_ = os.Remove(reserve)
+		}
 	}
 	return nil
+}
+
+func replace(dir string, b []byte) error {
+	tmp := filepath.Join(dir, "."+FileName)
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, filepath.Join(dir, FileName))
+}
+
+// allocate makes a file that has its blocks.
+func allocate(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, size), f.Close())
 }
 
 // Read returns the status in dir. The error is fs.ErrNotExist if there is none.
