@@ -18,6 +18,10 @@ const (
 	stageInside = "inside"
 )
 
+// Outside reports whether Enter has still to start the program once more: what
+// needs the host belongs here.
+func Outside() bool { return os.Getenv(stageVariable) == "" }
+
 // Enter isolates the program. Outside it returns when the isolated program has
 // ended, with its exit status (128 plus the signal that ended either), and the
 // caller exits with it. Inside it returns at once and inside is true. The name
