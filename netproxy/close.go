@@ -162,6 +162,9 @@ func (p *Proxy) destroy(c *conn, reset bool) {
 	p.slots[c.slot] = nil
 	p.freeSlots = append(p.freeSlots, c.slot)
 	delete(p.conns, c.id)
+	if c.dir == dirOut {
+		p.egressGone(c)
+	}
 	p.leave(c)
 	p.forgetClient(c)
 	if !c.borrowed {

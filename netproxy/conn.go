@@ -32,6 +32,8 @@ type conn struct {
 	// socket towards the server.
 	legPort uint16
 
+	outbound
+
 	clientFD int // -1: the client is gone (a ghost that lives for the replay only)
 	legFD    int // -1: no leg
 	// connecting: the leg's handshake is not finished.

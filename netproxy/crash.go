@@ -38,6 +38,9 @@ func (p *Proxy) Crash(ctx context.Context) error {
 				p.dropLeg(c)
 			}
 		}
+		if p.egress != nil {
+			p.crashEgress()
+		}
 		p.dropGhosts()
 		p.inflight = 0
 		p.serial, p.serialNow = p.serial[:0], nil

@@ -43,7 +43,7 @@ func (p *Proxy) Hold(ctx context.Context, limit time.Duration) (HoldResult, erro
 				p.release2live()
 				return err
 			}
-			if p.inflight == 0 {
+			if p.inflight == 0 && !p.handshaking() {
 				res.Quiet = true
 				break
 			}
@@ -94,6 +94,9 @@ func (p *Proxy) Cut(ctx context.Context, checkpoint uint64) (*replay.Table, erro
 		if err := p.drainOnce(cutDrain); err != nil {
 			p.fault(err)
 			return err
+		}
+		if p.handshaking() {
+			return fmt.Errorf("%w: cut while the application opens a connection", ErrPhase)
 		}
 		if p.failed != nil {
 			if err := p.heal(); err != nil {
@@ -180,8 +183,8 @@ func (p *Proxy) table() *replay.Table {
 		if len(c.spans) > 0 {
 			t.ScanFrom = min(t.ScanFrom, c.spans[0].pos)
 		}
-		appClosed := c.eof[legSide] || c.failed[legSide] || c.legFD < 0
-		if c.inConsumed == 0 && c.outPos == 0 && !appClosed {
+		appClosed := c.eof[legSide] || c.failed[legSide] || c.legFD < 0 && !c.unopened
+		if c.dir == journal.In && c.inConsumed == 0 && c.outPos == 0 && !appClosed {
 			// Perhaps not accepted yet: then it is opened again.
 			t.ScanFrom = min(t.ScanFrom, c.acceptedAt)
 		}
@@ -189,11 +192,14 @@ func (p *Proxy) table() *replay.Table {
 			ID: c.id, Direction: c.dir, Client: c.client, Dest: c.dest, LegPort: c.legPort,
 			InBase: c.inBase, OutBase: c.outBase,
 			InSent: c.inSent, InConsumed: c.inConsumed, OutRead: c.outPos,
-			Opened: c.acceptedAt, AppClosed: appClosed, InClosed: c.shut[legSide],
+			Opened: c.acceptedAt, Opening: c.unopened, AppClosed: appClosed, InClosed: c.shut[legSide],
 		})
 	}
 	return t
 }
+
+// handshaking reports whether a granted connection has no leg yet.
+func (p *Proxy) handshaking() bool { return p.egress != nil && p.egress.handshakes > 0 }
 
 // unacked is how much of what was written to the leg the application's kernel
 // has not acknowledged, in bytes.

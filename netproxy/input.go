@@ -14,7 +14,7 @@ const inputBudget = 256 << 10
 
 // pumpInput moves bytes from the client to the journal and to the leg.
 func (p *Proxy) pumpInput(c *conn) {
-	if c.gone || c.connecting || p.phase != live {
+	if c.gone || c.connecting || c.unopened || p.phase != live {
 		return
 	}
 	if !c.in.empty() && !p.flushInput(c) {

@@ -24,6 +24,7 @@ type command struct {
 const (
 	slotWake   = -1 // epoll user data of the eventfd
 	slotListen = -2 // and of the listeners
+	slotEgress = -3 // and of what tells of outgoing connections
 )
 
 // do runs fn on the loop and waits for it.
@@ -98,6 +99,17 @@ func (p *Proxy) watchFixed() error {
 			return err
 		}
 	}
+	if p.egress == nil {
+		return nil
+	}
+	for _, fd := range []int{p.egress.queue.FD(), p.egress.listen.FD4, p.egress.listen.FD6} {
+		if fd < 0 {
+			continue
+		}
+		if err := p.watch(fd, slotEgress, 0, unix.EPOLLIN); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -147,6 +159,11 @@ func (p *Proxy) turn(timeoutUS int64) error {
 		p.acceptWaiting()
 	}
 	p.expireWaiting()
+	if p.egress != nil {
+		if err := p.turnEgress(); err != nil {
+			return err
+		}
+	}
 	work := p.active
 	p.active, p.spare = p.spare[:0], work
 	for _, c := range work {
@@ -179,6 +196,9 @@ func (p *Proxy) note(ev *unix.EpollEvent) {
 	case ev.Fd == slotListen:
 		p.acceptDue = true
 		return
+	case ev.Fd == slotEgress:
+		p.egress.due = true
+		return
 	}
 	c := p.slots[ev.Fd>>1]
 	if c == nil || c.gen != ev.Pad {
@@ -195,6 +215,9 @@ func (p *Proxy) note(ev *unix.EpollEvent) {
 		c.writable[s] = true
 		if s == legSide && c.connecting {
 			p.connected(c)
+		}
+		if s == clientSide && c.dialling {
+			p.dialled(c)
 		}
 	}
 	p.activate(c)
@@ -248,7 +271,7 @@ const lazyBytes = 128 << 10
 // was appended. Input alone can wait for the output that it causes, and then
 // costs no write of its own.
 func (p *Proxy) mustCommit() bool {
-	return len(p.box.items) > 0 || len(p.box.ends) > 0 || p.phase != live || p.uncommitted() > lazyBytes
+	return len(p.box.items) > 0 || len(p.box.ends) > 0 || len(p.box.dials) > 0 || p.phase != live || p.uncommitted() > lazyBytes
 }
 
 // uncommitted is what was appended since the last commit, in bytes.

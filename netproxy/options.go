@@ -40,10 +40,16 @@ type Options struct {
 	// follows its child within a millisecond or two, unless others have the
 	// processors. A close is held for less if the child's parent goes to sleep.
 	DyingFor time.Duration
+	// Egress intercepts the connections that the application opens, too.
+	Egress bool
 	// ExcludePorts are destination ports that are never intercepted.
 	ExcludePorts []uint16
 	// ExcludeSources are client networks that are never intercepted.
 	ExcludeSources []netip.Prefix
+	// ExcludeServerPorts and ExcludeServers are servers' ports and networks to
+	// which connections of the application are not intercepted.
+	ExcludeServerPorts []uint16
+	ExcludeServers     []netip.Prefix
 	// Loopback intercepts also what other containers of the pod send over lo. It
 	// needs Owns.
 	Loopback bool

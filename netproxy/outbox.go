@@ -3,12 +3,14 @@ package netproxy
 import "github.com/crsc-io/crsc/journal"
 
 // outbox holds what may leave only after a commit: output for clients, and the
-// ends of streams, which come after the output before them.
+// ends of streams, which come after the output before them, and new connections to
+// servers.
 type outbox struct {
 	arena []byte // the output's bytes, as they were read
 	used  int    // of the arena
 	items []outItem
 	ends  []*conn
+	dials []*conn // connections to servers, to be begun
 	// upto is the journal position that must be committed first.
 	upto journal.Position
 }
@@ -111,6 +113,11 @@ func (p *Proxy) letOut(b *outbox) {
 		b.ends[i] = nil
 	}
 	b.ends = b.ends[:0]
+	for i, c := range b.dials {
+		p.dial(c)
+		b.dials[i] = nil
+	}
+	b.dials = b.dials[:0]
 }
 
 // park stops a connection until the commit under way has ended.

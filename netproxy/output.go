@@ -24,7 +24,7 @@ func (p *Proxy) pumpOutput(c *conn) {
 	if !c.out.empty() && c.writable[clientSide] {
 		p.sendOutput(c, nil)
 	}
-	if c.connecting || c.legFD < 0 {
+	if c.connecting || c.legFD < 0 || c.unidentified && !p.identify(c) {
 		return
 	}
 	for budget := outputBudget; budget > 0; {
@@ -99,6 +99,12 @@ func (p *Proxy) output(c *conn, data []byte) {
 		return
 	}
 	if len(data) == 0 {
+		return
+	}
+	if c.ghost() && c.dir == dirOut {
+		// There is no server any more that could get this.
+		c.outPos += uint64(len(data))
+		p.differ(c)
 		return
 	}
 	if p.failed == nil {

@@ -48,6 +48,7 @@ type Proxy struct {
 	wakeMu sync.Mutex // guards wakefd against its end
 	wakefd int
 	listen *redirect.Listener
+	egress *egress // nil: outgoing connections pass untouched
 
 	cmds   chan command
 	done   chan struct{}
@@ -108,6 +109,7 @@ type Proxy struct {
 type counters struct {
 	conns       atomic.Int64
 	accepted    atomic.Uint64
+	opened      atomic.Uint64
 	inBytes     atomic.Uint64
 	outBytes    atomic.Uint64
 	inRecords   atomic.Uint64
@@ -120,6 +122,7 @@ type counters struct {
 type Stats struct {
 	Connections int64  // open now
 	Accepted    uint64 // since the start
+	Opened      uint64 // by the application, since the start
 	InBytes     uint64 // input bytes journaled
 	OutBytes    uint64 // output bytes fingerprinted
 	InRecords   uint64 // input records journaled
@@ -172,7 +175,7 @@ func New(opts Options) (_ *Proxy, err error) {
 // Stats may be called at any time.
 func (p *Proxy) Stats() Stats {
 	s := Stats{
-		Connections: p.stats.conns.Load(), Accepted: p.stats.accepted.Load(),
+		Connections: p.stats.conns.Load(), Accepted: p.stats.accepted.Load(), Opened: p.stats.opened.Load(),
 		InBytes: p.stats.inBytes.Load(), OutBytes: p.stats.outBytes.Load(),
 		InRecords: p.stats.inRecords.Load(), Swallowed: p.stats.swallowed.Load(),
 		Differing: p.stats.differing.Load(), Order: "tracepoint", OrderReason: p.srcReason,

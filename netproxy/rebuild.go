@@ -19,6 +19,8 @@ import (
 type replayState struct {
 	plan     *replay.Plan
 	conns    map[uint32]*conn
+	outgoing []*conn // recorded as opened by the application, in that order
+	at       int     // the step that is being carried out
 	diverged []uint32
 	tolerate bool
 	fed      int64
@@ -55,6 +57,9 @@ func (p *Proxy) Rebuild(ctx context.Context, plan *replay.Plan, peers map[uint32
 			if err := p.restoreLeg(c, pc, peer); err != nil {
 				return fmt.Errorf("netproxy: leg of connection %d (%s): %w", id, c.client, err)
 			}
+		}
+		if p.egress != nil {
+			p.expectAgain(plan)
 		}
 		return nil
 	})
@@ -144,6 +149,8 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	c.consumedMark = pc.ConsumedMark()
 	c.expect, c.digestOn, c.diverged = pc.Outputs, false, false
 	c.eof[legSide], c.failed[legSide] = false, false
+	c.unopened = c.dir == dirOut && pc.Image == nil
+	c.connected, c.unidentified = false, false
 	p.rep.conns[id] = c
 	return c, nil
 }

@@ -71,6 +71,7 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		}
 		steps := p.rep.plan.Steps
 		for i := range steps {
+			p.rep.at = i
 			begun := time.Now()
 			if err := p.step(&steps[i]); err != nil {
 				return fmt.Errorf("step %d of %d: %w", i+1, len(steps), err)
@@ -95,8 +96,17 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 // step carries out one step of the plan.
 func (p *Proxy) step(s *replay.Step) error {
 	c := p.rep.conns[s.Conn.ID]
-	if s.Kind == replay.Open {
+	switch s.Kind {
+	case replay.Open:
 		return p.reopen(c)
+	case replay.Connect, replay.Refuse, replay.Unreachable:
+		return p.reconnect(c, s.Kind)
+	}
+	if c.unopened && !c.gone {
+		// Its leg turned out to be another's.
+		if err := p.awaitOpen(c, func() bool { return c.unopened }); err != nil {
+			return err
+		}
 	}
 	if c.legFD < 0 || c.failed[legSide] || c.diverged {
 		return p.checkReplay()
@@ -105,6 +115,9 @@ func (p *Proxy) step(s *replay.Step) error {
 		if err := p.await(c, 0, s.Gate); err != nil {
 			return fmt.Errorf("output of connection %d up to %d: %w", c.id, s.Gate, err)
 		}
+	}
+	if s.Upto > c.inSent {
+		c.unidentified = false // from here on it is bound
 	}
 	if err := p.feed(c, s); err != nil {
 		return err
@@ -116,11 +129,14 @@ func (p *Proxy) step(s *replay.Step) error {
 		}
 	case replay.Tail:
 		if p.src.Serial() && c.in.empty() {
-			// The serial source follows one delivery at a time.
-			return p.await(c, s.Upto, 0)
+			return p.awaitTail(c, s.Upto)
 		}
 	case replay.Shut:
-		p.shutLeg(c)
+		if c.in.empty() {
+			p.shutLeg(c)
+		} else {
+			c.closing[clientSide] = true // shut when that is delivered
+		}
 	case replay.Reset:
 		closeReset(c.legFD)
 		c.legFD = -1
@@ -134,6 +150,10 @@ func (p *Proxy) feed(c *conn, s *replay.Step) error {
 	deadline := time.Now().Add(StallAfter)
 	for c.inSent < s.Upto && !c.failed[legSide] {
 		data := s.Conn.Slice(c.inSent, s.Upto)
+		if s.Kind == replay.Tail && p.mustWait(c) {
+			c.in.add(&p.pool, data)
+			return nil
+		}
 		if len(data) == 0 {
 			return fmt.Errorf("%w: connection %d at %d", replay.ErrIncomplete, c.id, c.inSent)
 		}
@@ -242,6 +262,9 @@ func (p *Proxy) checkReplay() error {
 	case len(p.rep.diverged) > 0 && !p.rep.tolerate:
 		return fmt.Errorf("%w: connections %v", ErrDiverged, p.rep.diverged)
 	}
+	if p.egress != nil {
+		return p.checkStray()
+	}
 	return nil
 }
 
@@ -250,10 +273,16 @@ func (p *Proxy) checkReplay() error {
 func (p *Proxy) goLive() int {
 	lost := 0
 	rep := p.rep
+	for _, c := range rep.outgoing {
+		c.unidentified = false
+	}
 	p.rep, p.phase, p.triggered = nil, live, false
 	p.down.Store(false)
 	p.firstSuspect.Store(0)
 	p.ghostsUntil = time.Now().Add(ghostLife)
+	if p.egress != nil {
+		p.egress.expectUntil, p.egress.undecided = time.Now().Add(reopenLimit), true
+	}
 	p.opts.Journal.AppendMark(journal.RecoveryComplete, 0)
 	for _, c := range p.slots {
 		if c == nil {

@@ -25,6 +25,24 @@ func (p *Proxy) awaitOutputs() error {
 	return p.checkReplay()
 }
 
+// awaitTail waits for input of the plan's end to be taken: the serial source
+// follows one delivery at a time. The application may need something first that
+// only comes after the replay; the input that follows then waits like live input.
+func (p *Proxy) awaitTail(c *conn, consumed uint64) error {
+	for deadline := time.Now().Add(settleLimit); c.inConsumed < consumed && !ended(c); {
+		if err := p.turn(50); err != nil {
+			return err
+		}
+		if err := p.checkReplay(); err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return nil
+		}
+	}
+	return p.checkReplay()
+}
+
 // owesOutput reports whether a living connection has output to swallow.
 func (p *Proxy) owesOutput() bool {
 	for _, c := range p.slots {

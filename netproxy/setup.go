@@ -21,18 +21,27 @@ func (p *Proxy) setup() error {
 		return fmt.Errorf("netproxy: ports for legs: %w", err)
 	}
 	low, high := p.ports.Range()
-	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high}); err != nil {
+	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high, Outgoing: p.opts.Egress}); err != nil {
 		return fmt.Errorf("netproxy: order of consumption: %w", err)
 	}
 	if p.listen, err = redirect.Listen(p.netns, 0); err != nil {
 		return fmt.Errorf("netproxy: %w", err)
 	}
-	p.rules, err = redirect.Install(redirect.Options{
+	rules := redirect.Options{
 		NetNS: p.netns, Suffix: p.opts.Name, Listener: p.listen,
 		ExcludePorts: p.opts.ExcludePorts, ExcludePrefixes: p.opts.ExcludeSources,
 		Owns: p.owns(), Loopback: p.opts.Loopback, Log: p.opts.Log,
-	})
-	if err != nil {
+	}
+	if p.opts.Egress {
+		if err = p.openEgress(); err != nil {
+			return fmt.Errorf("netproxy: intercept outgoing connections: %w", err)
+		}
+		rules.Outgoing = &redirect.Outgoing{
+			Listener: p.egress.listen, Queue: p.egress.queue.Queue(),
+			ExcludePorts: p.opts.ExcludeServerPorts, ExcludePrefixes: p.opts.ExcludeServers,
+		}
+	}
+	if p.rules, err = redirect.Install(rules); err != nil {
 		return fmt.Errorf("netproxy: %w", err)
 	}
 	return nil
@@ -180,6 +189,11 @@ func (p *Proxy) release() {
 	if p.listen != nil {
 		if err := p.listen.Close(); err != nil {
 			p.opts.Log.WithError(err).Warn("netproxy: close listeners")
+		}
+	}
+	if p.egress != nil {
+		if err := p.egress.close(); err != nil {
+			p.opts.Log.WithError(err).Warn("netproxy: close the queue of outgoing connections")
 		}
 	}
 	if p.src != nil {

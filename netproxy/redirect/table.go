@@ -194,6 +194,7 @@ func (t *table) addOutput(o *Options) {
 	}
 	add(meta(expr.MetaKeyOIF, expr.CmpOpEq, host32(loopbackIndex)), accept())
 	add(marked(MarkOwn), accept())
+	add(marked(MarkSteer), accept()) // by another redirection
 	for i, f := range families() {
 		if o.Listener.port(i) == 0 {
 			continue

@@ -64,6 +64,15 @@ func (b *builder) seed(t *Table, sockets map[uint32]Socket) {
 			b.plan.Conns[cs.ID] = &Conn{ConnState: cs, Image: &s, Start: s.Received, consumed: s.Consumed}
 			continue
 		}
+		if cs.Opening {
+			c := &Conn{ConnState: cs}
+			b.plan.Conns[cs.ID] = c
+			b.plan.Outgoing = append(b.plan.Outgoing, c)
+			continue
+		}
+		if cs.Direction == journal.Out {
+			continue // the application had closed it
+		}
 		// The application had never touched it: it waited to be accepted.
 		if !cs.AppClosed && cs.InConsumed == 0 && cs.OutRead == 0 {
 			b.reopen[cs.ID] = true
@@ -112,6 +121,11 @@ func (b *builder) open(rec *journal.Record) {
 		LegPort: o.LegPort, Opened: rec.Position,
 	}}
 	b.plan.Conns[o.Conn] = c
+	if o.Direction == journal.Out {
+		c.Opening = true
+		b.plan.Outgoing = append(b.plan.Outgoing, c)
+		return
+	}
 	b.plan.Steps = append(b.plan.Steps, Step{Kind: Open, Conn: c})
 }
 
@@ -131,6 +145,10 @@ func (b *builder) input(c *Conn, rec *journal.Record) error {
 }
 
 func (b *builder) consumed(c *Conn, upto uint64) {
+	if upto == 0 && c.Opening {
+		c.Opening = false
+		b.plan.Steps = append(b.plan.Steps, Step{Kind: Connect, Conn: c})
+	}
 	if upto <= c.consumed {
 		return
 	}
@@ -179,6 +197,15 @@ func (b *builder) close(c *Conn, rec *journal.Record) {
 		return // the FIN is in the image
 	}
 	c.Ended = true
+	if c.Opening {
+		c.Opening = false
+		kind := Refuse
+		if rec.Close == journal.FIN {
+			kind = Unreachable
+		}
+		b.plan.Steps = append(b.plan.Steps, Step{Kind: kind, Conn: c})
+		return
+	}
 	if rec.Close == journal.RST {
 		b.plan.Steps = append(b.plan.Steps, Step{Kind: Reset, Conn: c})
 		c.reset = len(b.plan.Steps)
@@ -198,7 +225,7 @@ func (b *builder) finish() {
 		seen[c] = true
 		b.plan.Bytes += int64(len(c.Input))
 		if c.reset == 0 && c.end() > c.consumed {
-			b.plan.Steps = append(b.plan.Steps, Step{Kind: Tail, Conn: c, Upto: c.end(), Gate: c.gateFor(c.end())})
+			b.plan.Steps = append(b.plan.Steps, Step{Kind: Tail, Conn: c, From: c.consumed, Upto: c.end(), Gate: c.gateFor(c.end())})
 		}
 	}
 	for _, c := range b.plan.Conns {

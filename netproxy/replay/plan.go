@@ -43,6 +43,8 @@ type ConnState struct {
 	OutRead    uint64 `json:"outRead"`
 	// Opened is the position of the connection's Open record.
 	Opened journal.Position `json:"opened"`
+	// Opening: the application was about to open it (Out) and had no answer.
+	Opening bool `json:"opening,omitempty"`
 	// AppClosed: the application had closed its end.
 	AppClosed bool `json:"appClosed"`
 	// InClosed: the client had closed its end and the leg was shut down.
@@ -93,13 +95,17 @@ const (
 	Tail              // deliver input up to Upto; nothing says when it is consumed
 	Shut              // the client's FIN
 	Reset             // the client's RST
+
+	Connect     // the server's answer to a connection that the application opens
+	Refuse      // the server's refusal
+	Unreachable // the network's word that the server cannot be reached
 )
 
 // Step is one action of a replay.
 type Step struct {
 	Kind Kind
 	Conn *Conn
-	From uint64 // input offset at which the step begins (Feed)
+	From uint64 // input offset at which the step begins (Feed, Tail)
 	Upto uint64 // input offset
 	Gate uint64 // output offset that must have been produced again before
 }
@@ -159,9 +165,12 @@ func (c *Conn) gateFor(upto uint64) uint64 {
 // Plan is a whole replay.
 type Plan struct {
 	// Conns by number. Those with Image are re-created before the restore.
-	Conns   map[uint32]*Conn
-	Steps   []Step
-	NextID  uint32
-	Records int   // journal records that were read
-	Bytes   int64 // input bytes that will be fed
+	Conns map[uint32]*Conn
+	Steps []Step
+	// Outgoing are the connections that the application opens again, in the
+	// order in which it had.
+	Outgoing []*Conn
+	NextID   uint32
+	Records  int   // journal records that were read
+	Bytes    int64 // input bytes that will be fed
 }

@@ -25,9 +25,19 @@ type Spec struct {
 // taken; try another port. ECONNREFUSED may be returned at once. The caller
 // closes fd.
 func Dial(ns int, s Spec) (fd int, err error) {
-	fd, err = open(ns, s)
+	return dial(ns, s, true)
+}
+
+// DialServer begins a connection to a server, s.App, from the address s.Client,
+// which is the container's own. Otherwise it is as Dial.
+func DialServer(ns int, s Spec) (fd int, err error) {
+	return dial(ns, s, false)
+}
+
+func dial(ns int, s Spec, transparent bool) (fd int, err error) {
+	fd, err = open(ns, s, transparent)
 	if err != nil {
-		return -1, fmt.Errorf("open leg %v-%v: %w", s.Client, s.App, err)
+		return -1, fmt.Errorf("open socket %v-%v: %w", s.Client, s.App, err)
 	}
 	err = unix.Bind(fd, sockaddr(s.Client))
 	if err == nil {
@@ -40,7 +50,7 @@ func Dial(ns int, s Spec) (fd int, err error) {
 		err = unix.EADDRINUSE
 	}
 	unix.Close(fd)
-	return -1, fmt.Errorf("connect leg %v-%v: %w", s.Client, s.App, err)
+	return -1, fmt.Errorf("connect %v-%v: %w", s.Client, s.App, err)
 }
 
 // legCongestion is the congestion control of legs. It is built into every
@@ -49,7 +59,7 @@ func Dial(ns int, s Spec) (fd int, err error) {
 const legCongestion = "reno"
 
 // open makes the socket with the options of every leg.
-func open(ns int, s Spec) (fd int, err error) {
+func open(ns int, s Spec, transparent bool) (fd int, err error) {
 	n := networkOf(s.App.Addr())
 	err = netns.Do(ns, func() (err error) {
 		fd, err = unix.Socket(n.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
@@ -58,12 +68,15 @@ func open(ns int, s Spec) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	for _, o := range [][3]int{
-		{n.level, n.transparent, 1},
+	options := [][3]int{
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
 		{unix.SOL_SOCKET, unix.SO_MARK, int(s.Mark)},
 		{unix.SOL_TCP, unix.TCP_NODELAY, 1},
-	} {
+	}
+	if transparent {
+		options = append(options, [3]int{n.level, n.transparent, 1})
+	}
+	for _, o := range options {
 		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
 			unix.Close(fd)
 			return -1, fmt.Errorf("setsockopt %d/%d: %w", o[0], o[1], err)

@@ -34,7 +34,12 @@ func window(n, scale uint32) uint16 { return uint16(min(n>>scale, 0xffff)) }
 
 // sendRaw sends s from within namespace ns, with the packet mark.
 func sendRaw(ns int, mark uint32, s segment) error {
-	n := networkOf(s.to.Addr())
+	return sendIP(ns, mark, s.to, s.packet())
+}
+
+// sendIP sends a packet with its IP header.
+func sendIP(ns int, mark uint32, to netip.AddrPort, packet []byte) error {
+	n := networkOf(to.Addr())
 	var raw int
 	err := netns.Do(ns, func() (err error) {
 		raw, err = unix.Socket(n.family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
@@ -48,15 +53,13 @@ func sendRaw(ns int, mark uint32, s segment) error {
 		return fmt.Errorf("mark raw socket: %w", err)
 	}
 	// Raw IPv6 sockets take a protocol for a port.
-	to := sockaddr(netip.AddrPortFrom(s.to.Addr(), 0))
-	if err := unix.Sendto(raw, s.packet(), 0, to); err != nil {
-		return fmt.Errorf("send raw segment: %w", err)
+	if err := unix.Sendto(raw, packet, 0, sockaddr(netip.AddrPortFrom(to.Addr(), 0))); err != nil {
+		return fmt.Errorf("send raw packet: %w", err)
 	}
 	return nil
 }
 
-// packet is the segment with its IP header. Length and checksum of an IPv4
-// header are filled in by the kernel.
+// packet is the segment with its IP header.
 func (s *segment) packet() []byte {
 	src, dst := s.from.Addr().Unmap(), s.to.Addr().Unmap()
 	be := binary.BigEndian
@@ -68,38 +71,49 @@ func (s *segment) packet() []byte {
 	tcp[12] = tcpHeaderLen / 4 << 4
 	tcp[tcpFlagOffset] = s.flags
 	be.PutUint16(tcp[14:], s.window)
-	be.PutUint16(tcp[16:], checksum(src.AsSlice(), dst.AsSlice(), tcp))
+	be.PutUint16(tcp[16:], checksum(unix.IPPROTO_TCP, src.AsSlice(), dst.AsSlice(), tcp))
+	return ipPacket(src, dst, unix.IPPROTO_TCP, tcp)
+}
+
+// ipPacket puts an IP header before body. Length and checksum of an IPv4 header
+// are filled in by the kernel.
+func ipPacket(src, dst netip.Addr, proto byte, body []byte) []byte {
 	var ip []byte
 	if src.Is4() {
 		ip = make([]byte, ip4HeaderLen)
 		ip[0] = 0x45
 		ip[8] = 64
-		ip[9] = unix.IPPROTO_TCP
+		ip[9] = proto
 		copy(ip[12:], src.AsSlice())
 		copy(ip[16:], dst.AsSlice())
 	} else {
 		ip = make([]byte, ip6HeaderLen)
 		ip[0] = 0x60
-		be.PutUint16(ip[4:], tcpHeaderLen)
-		ip[6] = unix.IPPROTO_TCP
+		binary.BigEndian.PutUint16(ip[4:], uint16(len(body)))
+		ip[6] = proto
 		ip[7] = 64
 		copy(ip[8:], src.AsSlice())
 		copy(ip[24:], dst.AsSlice())
 	}
-	return append(ip, tcp...)
+	return append(ip, body...)
 }
 
-// checksum is TCP's, over the pseudo header and the segment (RFC 9293, 3.1),
-// whose length is even.
-func checksum(src, dst, segment []byte) uint16 {
-	sum := uint32(unix.IPPROTO_TCP) + uint32(len(segment))
-	for _, b := range [][]byte{src, dst, segment} {
-		for i := 0; i+1 < len(b); i += 2 {
-			sum += uint32(binary.BigEndian.Uint16(b[i:]))
-		}
+// checksum is that of a transport protocol, over the pseudo header (RFC 9293,
+// 3.1; RFC 8200, 8.1) and the body, whose length is even.
+func checksum(proto uint32, src, dst, body []byte) uint16 {
+	at := sum(proto+uint32(len(body)), src)
+	at = sum(uint32(at), dst)
+	return ^sum(uint32(at), body)
+}
+
+// sum adds up 16-bit words in ones' complement.
+func sum(start uint32, b []byte) uint16 {
+	n := start
+	for i := 0; i+1 < len(b); i += 2 {
+		n += uint32(binary.BigEndian.Uint16(b[i:]))
 	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
+	for n > 0xffff {
+		n = n>>16 + n&0xffff
 	}
-	return ^uint16(sum)
+	return uint16(n)
 }

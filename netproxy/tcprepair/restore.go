@@ -40,7 +40,7 @@ func Restore(ns int, p *Peer, o Options) (fd int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("restore leg %v-%v: %w", p.Remote, p.Local, err)
 	}
-	fd, err = open(ns, Spec{Client: p.Remote, App: p.Local, Mark: o.Mark})
+	fd, err = open(ns, Spec{Client: p.Remote, App: p.Local, Mark: o.Mark}, true)
 	if err != nil {
 		return -1, fmt.Errorf("restore leg %v-%v: %w", p.Remote, p.Local, err)
 	}

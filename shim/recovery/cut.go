@@ -21,6 +21,9 @@ func match(t *replay.Table, sockets []criu.TCPSocket) map[uint32]criu.TCPSocket 
 	}
 	out := make(map[uint32]criu.TCPSocket, len(t.Conns))
 	for _, c := range t.Conns {
+		if c.Opening {
+			continue // its socket has nothing but a SYN
+		}
 		if s, ok := byTuple[tuple{c.Local(), c.Peer()}]; ok {
 			out[c.ID] = s
 		}

@@ -1,0 +1,193 @@
+package netproxy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/netproxy/replay"
+)
+
+func pairPort(a netip.AddrPort, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr(), port)
+}
+
+// matchExpected gives the SYN to the recorded connection that it opens again:
+// the one with the same local port, or else the first to the same server. It
+// reports whether there is one.
+func (p *Proxy) matchExpected(s *syn) bool {
+	free := func(c *conn) bool { return c.dest == s.server && c.syn == nil && !c.gone }
+	i := slices.IndexFunc(p.egress.expect, func(c *conn) bool { return free(c) && c.client == s.client })
+	if i < 0 {
+		i = slices.IndexFunc(p.egress.expect, free)
+	}
+	if i < 0 {
+		return false
+	}
+	p.join(p.egress.expect[i], s)
+	return true
+}
+
+// join makes the SYN that of the connection.
+func (p *Proxy) join(c *conn, s *syn) {
+	c.client, c.syn = s.client, s
+	p.enter(c)
+	p.egress.opening[s.pair] = c
+}
+
+// takeSYN finds a SYN for a recorded connection, and reports whether there is
+// one. Which of several that go to the same server belongs to which connection
+// shows when the application writes (identify).
+func (p *Proxy) takeSYN(c *conn) bool {
+	list := p.egress.syns
+	i := slices.IndexFunc(list, func(s *syn) bool { return s.server == c.dest && s.client == c.client })
+	if i < 0 {
+		i = slices.IndexFunc(list, func(s *syn) bool { return s.server == c.dest })
+	}
+	if i < 0 {
+		return false
+	}
+	p.join(c, list[i])
+	p.egress.syns = slices.Delete(list, i, i+1)
+	return true
+}
+
+// expectAgain prepares for the connections that the application will open again.
+func (p *Proxy) expectAgain(plan *replay.Plan) {
+	for _, pc := range plan.Outgoing {
+		p.rep.outgoing = append(p.rep.outgoing, p.rep.conns[pc.ID])
+	}
+	p.egress.expect = slices.Clone(p.rep.outgoing)
+}
+
+// opened takes a connection off those that are expected.
+func (e *egress) opened(c *conn) {
+	e.expect = slices.DeleteFunc(e.expect, func(o *conn) bool { return o == c })
+}
+
+// reconnect carries out the step at which the server had answered.
+func (p *Proxy) reconnect(c *conn, kind replay.Kind) error {
+	begun := time.Now()
+	err := p.awaitOpen(c, func() bool {
+		if time.Since(begun) > aheadAfter {
+			p.feedAhead()
+			begun = time.Now()
+		}
+		return c.unopened && c.syn == nil && !p.takeSYN(c)
+	})
+	if err != nil || c.diverged || !c.unopened {
+		return err
+	}
+	switch kind {
+	case replay.Refuse:
+		p.refuseConn(c, unix.ECONNREFUSED)
+		return p.checkReplay()
+	case replay.Unreachable:
+		p.refuseConn(c, unix.EHOSTUNREACH)
+		return p.checkReplay()
+	}
+	c.connected = true
+	p.grant(c)
+	return p.awaitOpen(c, func() bool { return c.unopened })
+}
+
+// aheadAfter is how long a connection is waited for before the application is
+// given input out of its order. It is needed when the record says of the input
+// that caused the connection that it was taken later, or not at all: with the
+// serial order source a crash can come between taking and seeing.
+const aheadAfter = 20 * time.Millisecond
+
+// feedAhead delivers the next input that may be delivered. Its step, when it
+// comes, finds it done.
+func (p *Proxy) feedAhead() {
+	if p.serialNow != nil {
+		return
+	}
+	seen := map[uint32]bool{}
+	for i := p.rep.at + 1; i < len(p.rep.plan.Steps); i++ {
+		s := &p.rep.plan.Steps[i]
+		c := p.rep.conns[s.Conn.ID]
+		if seen[c.id] || s.Upto <= c.inSent {
+			continue
+		}
+		seen[c.id] = true
+		if s.Kind != replay.Feed && s.Kind != replay.Tail || !legOpen(c) || c.diverged || c.outPos < s.Gate {
+			continue
+		}
+		c.unidentified = false
+		p.rep.fed += int64(p.deliver(c, s.Conn.Slice(c.inSent, s.Upto)))
+		return
+	}
+}
+
+// rejoin looks for other legs for the connections that lost theirs to those
+// whose they turned out to be.
+func (p *Proxy) rejoin() {
+	for _, c := range slices.Clone(p.egress.expect) {
+		if c.connected && c.syn == nil && p.takeSYN(c) {
+			p.grant(c)
+		}
+	}
+}
+
+// awaitOpen waits while a condition holds.
+func (p *Proxy) awaitOpen(c *conn, waiting func() bool) error {
+	for deadline := time.Now().Add(StallAfter); waiting(); {
+		if err := p.turn(50); err != nil {
+			return err
+		}
+		if err := p.checkReplay(); err != nil {
+			return err
+		}
+		if c.gone || time.Now().After(deadline) {
+			if !p.rep.tolerate {
+				return fmt.Errorf("%w: the application does not open connection %d to %s again", ErrStalled, c.id, c.dest)
+			}
+			p.differ(c)
+			return nil
+		}
+	}
+	return p.checkReplay()
+}
+
+// checkStray looks for a connection that the application opens in a replay and
+// has no record of. While differences are tolerated it is refused.
+func (p *Proxy) checkStray() error {
+	for i, s := range p.egress.syns {
+		recorded := func(c *conn) bool { return c.dest == s.server && c.syn == nil }
+		if time.Since(s.at) < strayLimit || slices.ContainsFunc(p.egress.expect, recorded) {
+			continue
+		}
+		if !p.rep.tolerate {
+			return fmt.Errorf("%w: the application opens a connection to %s that it had not opened", ErrDiverged, s.server)
+		}
+		p.opts.Log.WithField("server", s.server).Error("netproxy: connection that has no record; refused")
+		p.stats.differing.Add(1)
+		p.refuse(s, unix.ECONNREFUSED)
+		p.egress.syns = slices.Delete(p.egress.syns, i, i+1)
+		return nil
+	}
+	return nil
+}
+
+// expireExpected ends recorded connections that the application has not opened
+// again.
+func (p *Proxy) expireExpected(now time.Time) {
+	e := p.egress
+	if p.phase != live || len(e.expect) == 0 || now.Before(e.expectUntil) {
+		return
+	}
+	for _, c := range e.expect {
+		if c.gone {
+			continue
+		}
+		if !c.ghost() {
+			p.opts.Log.WithFields(connFields(c)).Error("netproxy: the recovered application does not open its connection again; ended")
+		}
+		p.abandon(c)
+	}
+	e.expect = nil
+}
