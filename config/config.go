@@ -63,6 +63,8 @@ type Config struct {
 	// Containers are the names of the pod's containers that are meant, sorted;
 	// none: all of them.
 	Containers []string
+	// AcrossPods says that the next pod of the same name resumes.
+	AcrossPods bool
 	// Publish says that checkpoints become OCI images.
 	Publish bool
 	// PublishKeep is how many images stay, at least 1.

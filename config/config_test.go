@@ -82,7 +82,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		KeyPublish: "true", KeyPublishKeep: "3", KeyPublishMaxSize: "2Gi",
 		KeyPublishHourly: "24", KeyPublishDaily: "7", KeyVolumes: "snapshot", KeyVolumeMaxSize: "1Mi", KeyImageMemory: "64Mi",
 		KeyRestoreFrom: "crsc.local/crsc/default/web:7",
-		KeyContainers:  "b, a-1,b",
+		KeyContainers:  "b, a-1,b", KeyAcrossPods: "true",
 	})
 	require.NoError(t, err)
 	assert.Equal(t, "30 3 * * 1-5", c.Cron.String())
@@ -107,8 +107,8 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		Publish:      true, PublishKeep: 3, PublishMaxSize: 2 << 30, PublishHourly: 24, PublishDaily: 7,
 		Volumes: VolumesSnapshot, VolumeMaxSize: 1 << 20, CheckpointMemory: 64 << 20,
 		RestoreFrom: "crsc.local/crsc/default/web:7", Images: Images{SigningKey: "/var/lib/crsc/.keys/signing.pem"},
-		Containers: []string{"a-1", "b"},
-		StateDir:   "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
+		Containers: []string{"a-1", "b"}, AcrossPods: true,
+		StateDir: "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 	}, c)
 	assert.True(t, c.ExcludeIn.HasPort(100))
 	assert.False(t, c.ExcludeIn.HasPort(102))
@@ -142,6 +142,7 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyPublishDaily:   {"", "-1", "1.5"},
 		KeyPublishMaxSize: {"", "0", "1023Ki", "2G"},
 		KeyVolumes:        {"", "copy", "Safe"},
+		KeyAcrossPods:     {"", "yes"},
 		KeyContainers:     {"A", "a,,b", "-a", "a_b", "a/b"},
 		KeyVolumeMaxSize:  {"", "63Ki", "off", "1G"},
 		KeyImageMemory:    {"", "0", "1023Ki", "1G", "on"},

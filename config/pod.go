@@ -9,6 +9,7 @@ import (
 // The annotations that only containers of a pod have a use for.
 const (
 	KeyContainers = Prefix + "containers"
+	KeyAcrossPods = Prefix + "restore-across-pods"
 )
 
 func podKeys() []key {
@@ -17,6 +18,13 @@ func podKeys() []key {
 		doc: "Which containers of a pod are protected; without it all of them are. Annotations belong to the pod, so this is how to leave a sidecar or an init container alone. It has no effect outside of Kubernetes.",
 		parse: func(c *Config, v string) (err error) {
 			c.Containers, err = parseNames(v)
+			return err
+		},
+	}, {
+		name: KeyAcrossPods, form: `"true" or "false"`, def: "false",
+		doc: "When the pod is deleted or evicted, its container goes on in the next pod of the same namespace and name on this node, such as the successor of a StatefulSet's member. A checkpoint is made before the request to stop is delivered (as with `checkpoint-on-stop`), and input that comes after it is not taken any more. Connections are closed; the new pod has an address of its own. A successor with another image, command, environment, mounts or `crsc.io/` annotations starts afresh, and its status and an Event say why. What nobody has resumed within a day is removed.",
+		parse: func(c *Config, v string) (err error) {
+			c.AcrossPods, err = parseBool(v)
 			return err
 		},
 	}}

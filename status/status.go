@@ -37,9 +37,13 @@ type Status struct {
 	OrderReason string   `json:"order_reason,omitempty"`
 	Connections int64    `json:"connections"`
 	Intercepted []string `json:"intercepted,omitempty"`
-	// RestoredFrom is the image that the container began with, and its digest.
-	RestoredFrom string      `json:"restored_from,omitempty"`
-	Checkpoints  Checkpoints `json:"checkpoints"`
+	// RestoredFrom is the image that the container began with, and its digest, or
+	// the checkpoint of the pod before it.
+	RestoredFrom string `json:"restored_from,omitempty"`
+	// NotResumed says why the container did not go on where that of the pod
+	// before it had ended.
+	NotResumed  string      `json:"not_resumed,omitempty"`
+	Checkpoints Checkpoints `json:"checkpoints"`
 	// UnreplayableSince is the time of the oldest input that a crash now would
 	// lose, or may, since it came after the last checkpoint and can't be replayed;
 	// Unreplayable says what it was. A long-lived connection is one whose

@@ -86,6 +86,12 @@ func eventsOf(s *status.Status, node string, since time.Time) []event {
 	case s.Reason != "" && s.Phase != "stopped":
 		out = append(out, newEvent(s, node, "Warning", "Unprotected", s.Reason, s.Reason, s.Updated))
 	}
+	if s.RestoredFrom != "" {
+		out = append(out, newEvent(s, node, "Normal", "Resumed", "container "+s.Pod.Container+" goes on from "+s.RestoredFrom, "", s.Updated))
+	}
+	if s.NotResumed != "" {
+		out = append(out, newEvent(s, node, "Warning", "NotResumed", "container "+s.Pod.Container+" begins anew: "+s.NotResumed, "", s.Updated))
+	}
 	for _, r := range s.Recoveries {
 		if r.Time.Before(since) {
 			continue

@@ -22,9 +22,10 @@ import (
 // about the container: spec, network and limits are those of the live bundle,
 // and what the image would add to them is a reason to refuse it.
 type beginning struct {
-	image    string // name and digest
-	cp       *checkpoint
-	contents *criu.Contents
+	image     string // name and digest; or what it was inherited from
+	inherited bool   // of the pod before; if it does not fit the container begins anew
+	cp        *checkpoint
+	contents  *criu.Contents
 }
 
 // refuse makes an error fail the creation: who asks for an image does not want

@@ -57,7 +57,7 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 	}
 	if err := g.finish(ctx, cp, &info); err != nil {
 		cp.mark.Release()
-		return errors.Join(err, g.store.discard(cp))
+		return errors.Join(err, g.store.discard(cp), g.proxy.Release(context.WithoutCancel(ctx)))
 	}
 	info.TotalMS, cp.info = status.Milliseconds(time.Since(start)), &info
 	g.scheduleFrom(cp, &info)
@@ -188,12 +188,18 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 			if err := g.files.capture(ctx, ds); err != nil {
 				return err
 			}
+			if g.isLast(info) {
+				return nil
+			}
 			// From here on input is behind the cut: it may flow while CRIU lets
 			// the tasks go.
 			return g.proxy.Release(ctx)
 		},
 	})
 	info.FrozenMS, info.CutMS, info.Pages = status.Milliseconds(stats.Stall()), status.Milliseconds(stats.PostDump), stats.Pages
+	if err == nil && g.isLast(info) {
+		return nil // whoever resumes must not miss what is answered from here on
+	}
 	// Does nothing unless the dump failed between the hooks.
 	if rerr := g.proxy.Release(context.WithoutCancel(ctx)); rerr != nil {
 		err = errors.Join(err, rerr)
@@ -213,7 +219,7 @@ func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpo
 	}
 	cp.cut.Sockets = match(cp.cut.Table, sockets)
 	info.Connections = len(cp.cut.Sockets)
-	if g.store.sync {
+	if g.store.sync || g.isLast(info) {
 		if err := g.store.toDisk(ctx, cp); err != nil {
 			return err
 		}

@@ -21,6 +21,9 @@
 //	genesis/              writable layer and tmpfs before the first instruction
 //	pins/                 the namespaces and mounts that must outlive the init
 //
+// <state_dir>/.inheritance/<container of a pod>/ is a checkpoint that a pod which
+// was deleted left to the next one of its name (crsc.io/restore-across-pods).
+//
 // # Sequences
 //
 // A checkpoint: hold the proxy until nothing is in flight, freeze, write down

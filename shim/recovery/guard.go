@@ -46,7 +46,8 @@ type guard struct {
 	procs       *processes
 	images      *publisher // nil: checkpoints are not published
 	control     *control.Server
-	begin       *beginning // nil: the container begins with its program
+	begin       *beginning   // nil: the container begins with its program
+	self        *inheritance // what a successor is compared with; nil: it leaves nothing
 
 	// ctx lives as long as the guard; wg are its goroutines.
 	ctx    context.Context
@@ -105,6 +106,9 @@ func (g *guard) Prepare(ctx context.Context, c *lifecycle.Container) error {
 	err := g.prepare(ctx)
 	if g.cfg.RestoreFrom == "" {
 		g.orUnprotected(err)
+		if err == nil {
+			g.inherit(ctx)
+		}
 		g.listen()
 		return nil
 	}
@@ -170,7 +174,9 @@ func (g *guard) Created(ctx context.Context, c *lifecycle.Container) error {
 		return nil
 	}
 	err := g.created(ctx)
-	if g.begin != nil {
+	if g.begin != nil && g.begin.inherited {
+		g.keepInheritance(err)
+	} else if g.begin != nil {
 		if err == nil {
 			err = g.checkBeginning()
 		}

@@ -15,6 +15,8 @@ import (
 const (
 	// stopLimit bounds how long a checkpoint may delay a request to stop.
 	stopLimit = 2 * time.Second
+	// stopCause begins the cause of a checkpoint before a stop.
+	stopCause = "stop "
 	// deliveryTime is how long after the announcement of a signal a checkpoint
 	// is sure to have its effect.
 	deliveryTime = 300 * time.Millisecond
@@ -30,7 +32,7 @@ func (g *guard) beforeSignal(ctx context.Context, sig syscall.Signal) {
 	switch {
 	case sig == syscall.SIGKILL:
 		g.farewell.stop()
-	case stop && g.cfg.OnStop:
+	case stop && (g.cfg.OnStop || g.cfg.AcrossPods):
 		g.checkpointBeforeStop(ctx, sig)
 	case !stop && sig != 0:
 		now := time.Now()
@@ -48,7 +50,7 @@ func (g *guard) checkpointBeforeStop(ctx context.Context, sig syscall.Signal) {
 		return
 	}
 	g.farewell.do(ctx, func(ctx context.Context) {
-		if err := g.CheckpointNow(ctx, fmt.Sprintf("stop (%s)", unix.SignalName(sig))); err != nil {
+		if err := g.CheckpointNow(ctx, fmt.Sprintf(stopCause+"(%s)", unix.SignalName(sig))); err != nil {
 			g.log.WithError(err).Warnf("no checkpoint before %v", unix.SignalName(sig))
 			return
 		}

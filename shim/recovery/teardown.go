@@ -42,7 +42,9 @@ func (g *guard) giveMemoryBack() {
 // Deleted implements lifecycle.Guard: the container's state goes with it.
 func (g *guard) Deleted(ctx context.Context, _ *lifecycle.Container) error {
 	g.publishFarewell(ctx)
-	return errors.Join(g.Close(), g.clearState(), os.RemoveAll(g.dir))
+	err := g.Close()
+	g.bequeath()
+	return errors.Join(err, g.clearState(), os.RemoveAll(g.dir))
 }
 
 // Close implements lifecycle.Guard.
