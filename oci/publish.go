@@ -37,7 +37,7 @@ type Checkpoint struct {
 	Time     time.Time // when it was made
 	// Rootfs writes the writable layer as a tar with the whiteouts of OCI
 	// layers, the same each time; nil: there is none.
-	Rootfs func(io.Writer) error
+	Rootfs func(io.Writer) error `json:"-"`
 	// Annotations are further ones for the manifest.
 	Annotations map[string]string
 }
@@ -206,10 +206,11 @@ func put(ctx context.Context, s images.Store, image images.Image) error {
 func (w *publication) adopt() error {
 	before := w.chain
 	w.chain, w.files = w.next, w.kept
-	if before == nil {
-		return nil
+	err := w.save()
+	if before != nil {
+		err = errors.Join(err, os.Remove(before.table))
 	}
-	return os.Remove(before.table)
+	return err
 }
 
 // forget removes what was prepared for the next publication.

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -49,7 +50,48 @@ func TestChain(t *testing.T) {
 	require.Equal(t, 7, d.blobs())
 	files, err := os.ReadDir(p.o.Dir)
 	require.NoError(t, err)
-	require.Len(t, files, 1, "tables of chains that are over")
+	require.Len(t, files, 2, "tables of chains that are over")
+}
+
+// TestResume: a publisher goes on where another one has ended, and what it can't
+// read costs no more than a full image.
+func TestResume(t *testing.T) {
+	d := newDaemon(t)
+	o := d.publisher(Options{Chain: 4}).o
+	o.Resume = true
+	f, dir := newFake(100), tempDir(t)
+	var chains []int
+	publish := func() Published {
+		t.Helper()
+		p, err := NewPublisher(o)
+		require.NoError(t, err)
+		f.change(5)
+		out, err := p.Publish(t.Context(), f.write(t, dir))
+		require.NoError(t, err)
+		d.fetch(Latest, f)
+		chains = append(chains, out.Chain)
+		return out
+	}
+	for range 6 {
+		out := publish()
+		require.True(t, out.Chain == 0 || out.Bytes < 7*pageSize, "packs are shared: %d bytes", out.Bytes)
+	}
+	require.Equal(t, []int{0, 1, 2, 3, 0, 1}, chains)
+	state := filepath.Join(o.Dir, chainFile)
+	for _, spoil := range []func() error{
+		func() error { return os.WriteFile(state, []byte("{"), 0o600) },
+		func() error { return os.WriteFile(state, []byte("{}"), 0o600) },
+		func() error { return os.Remove(state) },
+		func() error {
+			tables, err := filepath.Glob(filepath.Join(o.Dir, "pages.*"))
+			require.Len(t, tables, 1)
+			return errors.Join(err, os.Remove(tables[0]))
+		},
+	} {
+		require.NoError(t, spoil())
+		require.Zero(t, publish().Chain)
+		require.Equal(t, 1, publish().Chain)
+	}
 }
 
 // TestLargeChanges: a chain that has grown larger than its beginning ends.

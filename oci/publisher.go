@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"filippo.io/age"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -23,8 +22,9 @@ const (
 type Options struct {
 	Store *Store
 	// Dir is a directory of the publisher's own, for what it remembers between
-	// publications. NewPublisher empties it.
-	Dir string
+	// publications. NewPublisher empties it, unless Resume is set.
+	Dir    string
+	Resume bool
 	// Origin of the checkpoints. Namespace, ID and Spec are required; what
 	// containerd knows is filled in by the first publication.
 	Origin Origin
@@ -63,55 +63,24 @@ type Publisher struct {
 	n     uint64 // of tables that were written
 }
 
-// chain is what the next image of a chain builds upon.
-type chain struct {
-	pages []layer // layers with pages, the full one first
-	bytes int64   // of all but the first
-	table string  // file
-}
-
-// NewPublisher returns a publisher that begins a chain.
+// NewPublisher returns a publisher that begins a chain, or goes on where the
+// one before it with this directory has ended, if Resume asks for that.
 func NewPublisher(o Options) (*Publisher, error) {
 	if err := o.defaultsAndValidate(); err != nil {
 		return nil, err
 	}
+	p := &Publisher{o: o}
+	if o.Resume && p.load() == nil {
+		return p, nil
+	}
+	// What can't be gone on with costs a full image.
 	if err := os.RemoveAll(o.Dir); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	return &Publisher{o: o}, nil
+	return &Publisher{o: o}, os.MkdirAll(o.Dir, 0o700)
 }
 
 // Context returns ctx for calls of the store.
 func (p *Publisher) Context(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, p.o.Origin.Namespace)
-}
-
-// worn reports whether it is time for a new chain: it is long, or reading the
-// image at its end would cost twice what reading a full one does.
-func (c *chain) worn(longest int) bool {
-	return len(c.pages) >= longest || c.bytes > c.pages[0].desc.Size
-}
-
-// keepTable writes the table of a chain's pages; the one before is removed when
-// it is no longer needed.
-func (p *Publisher) keepTable(t *pageTable) (string, error) {
-	p.n++
-	path := filepath.Join(p.o.Dir, fmt.Sprintf("pages.%d", p.n))
-	if err := t.save(path); err != nil {
-		return "", errors.Join(err, os.Remove(path))
-	}
-	return path, nil
-}
-
-// dropChain makes the next image begin a chain.
-func (p *Publisher) dropChain() error {
-	c := p.chain
-	p.chain = nil
-	if c == nil {
-		return nil
-	}
-	return os.Remove(c.table)
 }

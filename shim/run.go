@@ -2,6 +2,8 @@ package shim
 
 import (
 	"context"
+	"fmt"
+	"os"
 
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
@@ -14,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/sys/reaper"
 
 	"github.com/crsc-io/crsc/shim/lifecycle"
+	"github.com/crsc-io/crsc/shim/recovery"
 	"github.com/crsc-io/crsc/shim/task"
 )
 
@@ -25,6 +28,13 @@ const RuntimeName = "io.containerd.crsc.v1"
 func Run(ctx context.Context) { run(ctx, newGuard) }
 
 func run(ctx context.Context, guards lifecycle.GuardFactory) {
+	if len(os.Args) == 2 && os.Args[1] == recovery.ImageCommand {
+		if err := recovery.MakeImage(ctx, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	register(guards)
 	shim.Run(ctx, Manager{})
 }

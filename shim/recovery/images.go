@@ -31,7 +31,7 @@ func (g *guard) preparePublishing() {
 	if g.store.memory != nil {
 		p.memory = filepath.Join(g.memoryDir(), "published")
 	}
-	p.open, p.made, p.failed = g.openImages, g.noteImage, g.imageFailed
+	p.work, p.made, p.failed = g.imageWork, g.noteImage, g.imageFailed
 	g.images = p
 	g.mu.Lock()
 	g.status.Images = &status.Images{}
@@ -40,36 +40,20 @@ func (g *guard) preparePublishing() {
 
 func (g *guard) publishDir() string { return filepath.Join(g.dir, "publish") }
 
-// openImages connects to containerd.
-func (g *guard) openImages(ctx context.Context) (*oci.Store, *oci.Publisher, error) {
+// imageWork is what the making of all images of the container needs.
+func (g *guard) imageWork(ctx context.Context) (*imageWork, error) {
 	origin, err := g.origins(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	signer, err := oci.OpenSigner(g.cfg.Images.SigningKey)
-	if err != nil {
-		return nil, nil, err
-	}
-	readers, err := oci.ParseRecipients(g.cfg.Images.EncryptFor)
-	if err != nil {
-		return nil, nil, err
-	}
-	store, err := dialStore()
-	if err != nil {
-		return nil, nil, err
-	}
-	p, err := oci.NewPublisher(oci.Options{
-		Store: store, Dir: filepath.Join(g.publishDir(), "chain"), Origin: origin,
+	return &imageWork{
+		Dir: filepath.Join(g.publishDir(), "chain"), Origin: origin,
 		Retention: oci.Retention{
 			Last: g.cfg.PublishKeep, Hourly: g.cfg.PublishHourly, Daily: g.cfg.PublishDaily,
 			MaxBytes: g.cfg.PublishMaxSize, NodeMaxBytes: g.cfg.NodePublishMaxSize,
 		},
-		Signer: signer, EncryptFor: readers,
-	})
-	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
-	}
-	return store, p, nil
+		SigningKey: g.cfg.Images.SigningKey, EncryptFor: g.cfg.Images.EncryptFor,
+	}, nil
 }
 
 // dialStore connects to containerd's API, by the address that it has given to

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -25,8 +24,6 @@ const (
 	// maxPublishBackoff.
 	firstPublishBackoff = time.Second
 	maxPublishBackoff   = 5 * time.Minute
-	// publishNice is the lowest priority: nobody waits for an image.
-	publishNice = 19
 	// headroom has to be free where the checkpoints are: images must not take
 	// the room that protection needs.
 	headroom = 64 << 20
@@ -42,7 +39,8 @@ var errNoRoom = errors.New("the disk is nearly full")
 type publisher struct {
 	dir     string // <state>/publish
 	trees   []string
-	open    func(ctx context.Context) (*oci.Store, *oci.Publisher, error)
+	work    func(ctx context.Context) (*imageWork, error)
+	make    func(ctx context.Context, w *imageWork) (oci.Published, error)
 	made    func(status.Image)
 	failed  func(err error, again time.Duration)
 	wake    chan struct{}
@@ -56,7 +54,10 @@ type publisher struct {
 }
 
 func newPublisher(dir string, f *files) *publisher {
-	p := &publisher{dir: dir, linked: filepath.Join(dir, "checkpoint"), rootfs: f.upper, wake: make(chan struct{}, 1), rested: make(chan struct{})}
+	p := &publisher{
+		dir: dir, linked: filepath.Join(dir, "checkpoint"), rootfs: f.upper, make: makeImageInChild,
+		wake: make(chan struct{}, 1), rested: make(chan struct{}),
+	}
 	for _, t := range f.trees {
 		p.trees = append(p.trees, t.name)
 	}
@@ -119,12 +120,9 @@ func (p *publisher) flush(ctx context.Context) error {
 
 // run publishes until ctx ends.
 func (p *publisher) run(ctx context.Context) {
-	// The priority is the thread's. It is never unlocked, so it ends with us.
+	// A child ends with the thread that has started it.
 	runtime.LockOSThread()
-	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), publishNice) // it works without
-	var store *oci.Store
-	var images *oci.Publisher
-	defer func() { _ = store.Close() }()
+	var work *imageWork
 	backoff := time.Duration(0)
 	for {
 		select {
@@ -137,11 +135,11 @@ func (p *publisher) run(ctx context.Context) {
 			continue
 		}
 		var err error
-		if images == nil {
-			store, images, err = p.open(ctx)
+		if work == nil {
+			work, err = p.work(ctx)
 		}
 		if err == nil {
-			err = p.publish(ctx, images, cp)
+			err = p.publish(ctx, *work, cp)
 		}
 		if ctx.Err() != nil {
 			return
@@ -181,7 +179,7 @@ func (p *publisher) retry(cp *checkpoint) {
 
 // publish makes one image. It is no failure if the checkpoint is gone by now:
 // then there are later ones.
-func (p *publisher) publish(ctx context.Context, images *oci.Publisher, cp *checkpoint) error {
+func (p *publisher) publish(ctx context.Context, work imageWork, cp *checkpoint) error {
 	begun := time.Now()
 	linked, err := p.link(cp)
 	defer func() { _ = p.unlink() }() // again before the next
@@ -194,14 +192,14 @@ func (p *publisher) publish(ctx context.Context, images *oci.Publisher, cp *chec
 	if err != nil {
 		return err
 	}
-	in := oci.Checkpoint{
+	work.Checkpoint = oci.Checkpoint{
 		Dir: p.linked, Images: linked, Sequence: cp.seq, Time: cp.at,
 		Annotations: map[string]string{annotationConnections: strconv.Itoa(len(cp.cut.Sockets))},
 	}
 	if p.rootfs {
-		in.Rootfs = func(w io.Writer) error { return layer.WriteTar(ctx, filepath.Join(p.linked, p.trees[0]), w) }
+		work.Layer = filepath.Join(p.linked, p.trees[0])
 	}
-	out, err := images.Publish(ctx, in)
+	out, err := p.make(ctx, &work)
 	if out.Name == "" {
 		return err
 	}

@@ -52,7 +52,10 @@ func TestPublishFails(t *testing.T) {
 	p := aPublisher(t)
 	var mu sync.Mutex
 	var waits []time.Duration
-	p.open = func(context.Context) (*oci.Store, *oci.Publisher, error) { return nil, nil, errors.New("no daemon") }
+	p.work = func(context.Context) (*imageWork, error) { return &imageWork{}, nil }
+	p.make = func(context.Context, *imageWork) (oci.Published, error) {
+		return oci.Published{}, errors.New("no daemon")
+	}
 	p.failed = func(err error, again time.Duration) {
 		require.ErrorContains(t, err, "checkpoint 3: no daemon")
 		mu.Lock()
@@ -62,7 +65,7 @@ func TestPublishFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); p.run(ctx) }()
-	p.offer(&checkpoint{seq: 3})
+	p.offer(aCheckpoint(t, 3))
 	require.Eventually(t, func() bool {
 		mu.Lock()
 		defer mu.Unlock()
@@ -124,7 +127,7 @@ func TestLinkedCheckpoint(t *testing.T) {
 		require.NoError(t, p.room(images))
 		_, err = p.link(cp)
 		require.ErrorIs(t, err, os.ErrNotExist)
-		require.NoError(t, p.publish(t.Context(), nil, cp))
+		require.NoError(t, p.publish(t.Context(), imageWork{}, cp))
 		require.NoDirExists(t, p.linked)
 		require.NoDirExists(t, images)
 	}

@@ -20,7 +20,7 @@ import (
 )
 
 // instance is the environment's name.
-const instance = "h1e2e"
+const instance = "e2e"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -12,7 +12,7 @@ import (
 )
 
 // interval of the checkpoints.
-const interval = time.Second
+const interval = 2 * time.Second
 
 // Benchmark implements bench.Benchmark.
 type Benchmark struct {
@@ -32,22 +32,34 @@ func (b *Benchmark) Flags(f *flag.FlagSet) {
 
 // Run implements bench.Benchmark.
 func (b *Benchmark) Run(ctx context.Context, rig *bench.Rig, out *bench.Results) error {
-	rig.Say("%d rounds without images", b.rounds)
-	plain, err := b.measure(ctx, rig, "plain", false)
-	if err != nil {
-		return err
-	}
-	rig.Say("%d rounds with images", b.rounds)
-	with, err := b.measure(ctx, rig, "images", true)
-	if err != nil {
-		return err
+	// What is compared comes before and after what it is compared with, so that a
+	// machine that becomes slower or faster is no difference.
+	var plain outcome
+	var with *outcome
+	for _, part := range []struct {
+		id      string
+		rounds  int
+		publish bool
+	}{{"before", b.rounds / 2, false}, {"images", b.rounds, true}, {"after", b.rounds - b.rounds/2, false}} {
+		rig.Say("%d rounds, images %v", part.rounds, part.publish)
+		o, err := b.measure(ctx, rig, part.id, part.rounds, part.publish)
+		if err != nil {
+			return err
+		}
+		if part.publish {
+			with = o
+			continue
+		}
+		plain.ends, plain.probers = append(plain.ends, o.ends...), append(plain.probers, o.probers...)
+		plain.cpu += o.cpu
+		plain.time += o.time
 	}
 	rig.Say("compare and open the images")
 	images, err := inspect(ctx, rig, with)
 	if err != nil {
 		return err
 	}
-	b.report(out, plain, with, images)
+	b.report(out, &plain, with, images)
 	return nil
 }
 
@@ -55,18 +67,23 @@ func (b *Benchmark) Run(ctx context.Context, rig *bench.Rig, out *bench.Results)
 type outcome struct {
 	id     string
 	images []status.Image // as reported; some may be missing
-	stall  bench.Sample   // longest wait of a client in each publication, or as long after a checkpoint
-	cores  float64        // that the shim used
+	// ends of checkpoints, or beginnings of publications, and who was a client
+	// then.
+	ends      []time.Time
+	probers   []*bench.Prober
+	cpu, time time.Duration // that was used, and that passed
 }
 
-// span of time in which clients are looked at.
-type span struct{ from, to time.Time }
+// stall is the longest wait of a client in a span of time that begins at the
+// i-th end.
+func (o *outcome) stall(i int, length time.Duration) float64 {
+	return o.probers[i].Longest(o.ends[i], o.ends[i].Add(length))
+}
 
-// controlSpan is how long after a checkpoint is looked at where nothing is
-// published: about as long as a publication takes.
-const controlSpan = 300 * time.Millisecond
+// longestSpan that is looked at: a longer one would see the next checkpoint.
+const longestSpan = interval * 8 / 10
 
-func (b *Benchmark) measure(ctx context.Context, rig *bench.Rig, id string, publish bool) (_ *outcome, err error) {
+func (b *Benchmark) measure(ctx context.Context, rig *bench.Rig, id string, rounds int, publish bool) (_ *outcome, err error) {
 	settings := map[string]string{"checkpoint-interval": interval.String(), "checkpoint-journal-size": "off",
 		"checkpoint-journal-records": "off", "publish": fmt.Sprint(publish), "publish-keep": "1000"}
 	server, err := rig.StartRedis(ctx, bench.ServerOptions{ID: id, Pod: id, Settings: settings})
@@ -84,12 +101,11 @@ func (b *Benchmark) measure(ctx context.Context, rig *bench.Rig, id string, publ
 	}
 	defer func() { err = errors.Join(err, prober.Stop()) }()
 	o := &outcome{id: id}
-	var spans []span
-	begun, before, err := cpu(server)
+	begun, before, err := cpu(rig, server)
 	if err != nil {
 		return nil, err
 	}
-	for range b.rounds {
+	for range rounds {
 		if err := data.overwrite(b.changed); err != nil {
 			return nil, err
 		}
@@ -100,22 +116,19 @@ func (b *Benchmark) measure(ctx context.Context, rig *bench.Rig, id string, publ
 		if publish {
 			last := *s.Images.Last
 			o.images = append(o.images, last)
-			spans = append(spans, span{last.Time.Add(-duration(last.TotalMS)), last.Time})
+			o.ends = append(o.ends, last.Time.Add(-duration(last.TotalMS)))
 		} else {
-			end := s.Checkpoints.Last.Time.Add(duration(s.Checkpoints.Last.TotalMS))
-			spans = append(spans, span{end, end.Add(controlSpan)})
+			o.ends = append(o.ends, s.Checkpoints.Last.Time.Add(duration(s.Checkpoints.Last.TotalMS)))
 		}
+		o.probers = append(o.probers, prober)
 	}
-	end, after, err := cpu(server)
+	end, after, err := cpu(rig, server)
 	if err != nil {
 		return nil, err
 	}
-	o.cores = (after - before).Seconds() / end.Sub(begun).Seconds()
-	if err := errors.Join(bench.Pause(ctx, controlSpan), prober.Stop()); err != nil {
+	o.cpu, o.time = after-before, end.Sub(begun)
+	if err := errors.Join(bench.Pause(ctx, longestSpan), prober.Stop()); err != nil {
 		return nil, err
-	}
-	for _, x := range spans {
-		o.stall = append(o.stall, prober.Longest(x.from, x.to))
 	}
 	return o, server.Remove(ctx)
 }

@@ -2,6 +2,7 @@ package imagebench
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/crsc-io/crsc/testing/bench"
 )
@@ -44,9 +45,7 @@ func (b *Benchmark) report(out *bench.Results, plain, with *outcome, images []im
 		out.AddQuantiles("publish_full_ms", fullTimes, "ms", note, 1)
 	}
 	out.AddQuantiles("fetch_ms", fetches, "ms", "image to checkpoint directory, synced; "+note, 0.99)
-	out.Add("publish_cores", with.cores-plain.cores, "cores", fmt.Sprintf("processor time of the shim, less that without images (%.3f)", plain.cores))
-	out.AddQuantiles("stall_publishing_ms", with.stall, "ms", "longest wait of a client back to back during a publication; "+note, 0.99)
-	out.AddQuantiles("stall_without_ms", plain.stall, "ms", "the same for 300 ms after a checkpoint without images", 0.99)
+	b.reportCost(out, plain, with, note)
 	t := out.Table("Images", "image", "place in the chain", "MiB added", "MiB of pages changed", "added/changed", "checkpointctl opens", "also the memory", "fetch, ms")
 	for i, im := range images {
 		ratio := "-"
@@ -55,6 +54,26 @@ func (b *Benchmark) report(out *bench.Results, plain, with *outcome, images []im
 		}
 		t.Row(im.info.Sequence, im.info.Chain, mib(im.bytes), mib(im.changed), ratio, im.opens, im.memory, bench.Millis(im.fetch))
 	}
+}
+
+// reportCost compares what a container with images costs with one without.
+func (b *Benchmark) reportCost(out *bench.Results, plain, with *outcome, note string) {
+	var publishing, without, added bench.Sample
+	var busy time.Duration
+	for i, im := range with.images {
+		length := duration(im.TotalMS)
+		busy += length
+		length = min(length, longestSpan)
+		publishing, without = append(publishing, with.stall(i, length)), append(without, plain.stall(i, length))
+		added = append(added, publishing[i]-without[i])
+	}
+	idle := plain.cpu.Seconds() / plain.time.Seconds()
+	extra := with.cpu.Seconds() - idle*with.time.Seconds()
+	out.Add("publish_cores", extra/with.time.Seconds(), "cores", fmt.Sprintf("processor time of shim, children and daemon, less that without images (%.3f), in %s between checkpoints", idle, interval))
+	out.Add("publish_cores_while", extra/busy.Seconds(), "cores", "the same in the time of the publications")
+	out.AddQuantiles("stall_publishing_ms", publishing, "ms", "longest wait of a client back to back during a publication; "+note, 0.99)
+	out.AddQuantiles("stall_without_ms", without, "ms", "the same, equally long after a checkpoint without images", 0.99)
+	out.AddQuantiles("stall_added_ms", added, "ms", "differences in pairs", 0.9)
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
