@@ -36,6 +36,8 @@ type Config struct {
 	JournalMaxSize int64
 	// Durability says what the journal must survive before output is released.
 	Durability Durability
+	// JournalFault says what happens when the journal can't be written.
+	JournalFault JournalFault
 	// Order says how the order is learned in which the application consumes
 	// its input.
 	Order Order

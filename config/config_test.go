@@ -75,7 +75,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 	n := parseNode(t, "")
 	c, err := n.Container(map[string]string{
 		KeyEnabled: "true", KeyInterval: "250ms", KeyJournalSize: "1Mi", KeyJournalRecords: "off",
-		KeyJournalMaxSize: "1Gi", KeyDurability: "disk", KeyOrder: "serial", KeyBudget: "5/1h",
+		KeyJournalMaxSize: "1Gi", KeyJournalFault: "hold", KeyDurability: "disk", KeyOrder: "serial", KeyBudget: "5/1h",
 		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,in:8080, 101,95-96,out:443",
 		KeyExcludeCIDRs: "10.1.0.0/16,in:fd00::1, 10.0.0.0/8,out:192.0.2.7", KeyProbes: "pass", KeyInterceptLoopback: "true",
 		KeyCron: "30  3 * * 1-5", KeyTarget: "500ms", KeyOnStop: "true", KeyOnPressure: "memory=85.5", KeyUnreplayable: "stdin, exec",
@@ -91,7 +91,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 	c.Cron = Cron{}
 	assert.Equal(t, &Config{
 		Enabled: true, Interval: 250 * time.Millisecond, JournalSize: 1 << 20, JournalRecords: Off,
-		JournalMaxSize: 1 << 30, Durability: DurabilityDisk, Order: OrderSerial,
+		JournalMaxSize: 1 << 30, JournalFault: FaultHold, Durability: DurabilityDisk, Order: OrderSerial,
 		Budget: Budget{Recoveries: 5, Window: time.Hour}, RecoverOOM: true,
 		SafeVolumes: []string{"/a", "/b"}, InterceptLoopback: true,
 		ExcludeIn: Exclude{
@@ -125,6 +125,7 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyJournalSize:    {"", "4M", "4MB", "1.5Mi", "-4Mi", "+4Mi", "9999999999999Ti", "63Ki", "0", "4 Mi", "Mi"},
 		KeyJournalRecords: {"", "0", "-1", "1e3", "0x10", "1_000"},
 		KeyJournalMaxSize: {"off", "1", ""},
+		KeyJournalFault:   {"", "ignore", "Hold"},
 		KeyDurability:     {"", "fsync", "Disk"},
 		KeyOrder:          {"", "strict"},
 		KeyBudget:         {"", "5", "5/", "/5m", "-1/5m", "5/0s", "5/10", "1.5/1m", "99999999999999999999/1m"},

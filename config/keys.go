@@ -51,6 +51,7 @@ func keys() []key {
 		triggerKeys(),
 		scheduleKeys(),
 		behaviourKeys(),
+		faultKeys(),
 		networkKeys(),
 		volumeKeys(),
 		publishKeys(),
@@ -96,7 +97,7 @@ func triggerKeys() []key {
 		rank: func(c *Config) float64 { return offIsMost(float64(c.JournalRecords)) },
 	}, {
 		name: KeyJournalMaxSize, form: `a number of bytes of at least 64Ki with an optional suffix Ki, Mi, Gi or Ti such as "256Mi"`, def: "256Mi",
-		doc: "Bytes that the journal may hold on disk. A container whose journal would grow beyond it is no longer protected, and says so, until its next checkpoint.",
+		doc: "Bytes that the journal may hold on disk. A checkpoint is made when three quarters of it are reached; `on-journal-fault` says what happens if the journal reaches it all the same.",
 		parse: func(c *Config, v string) (err error) {
 			c.JournalMaxSize, err = sizeAtLeast(v, minJournal)
 			return err

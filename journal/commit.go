@@ -10,7 +10,13 @@ var endMark = make([]byte, frameSize)
 // one write for each segment touched. After an error nothing further is
 // acknowledged: Commit returns the same error until Heal. ErrFull alone is not
 // kept: the next Commit tries again. In every case the batch is kept, not lost.
-func (j *Journal) Commit() error {
+func (j *Journal) Commit() error { return j.commit(j.room) }
+
+// CommitBeyond is Commit without regard to MaxBytes: for the few records of a
+// checkpoint, after which there will be room again.
+func (j *Journal) CommitBeyond() error { return j.commit(func() error { return nil }) }
+
+func (j *Journal) commit(room func() error) error {
 	j.land(true)
 	if j.err != nil {
 		return j.err
@@ -23,6 +29,9 @@ func (j *Journal) Commit() error {
 		j.batchDone(&j.pending)
 		j.inBatch = false
 		return nil
+	}
+	if err := room(); err != nil {
+		return err
 	}
 	return j.writeOut()
 }
@@ -41,9 +50,6 @@ func (j *Journal) Heal() error {
 // writeOut writes what an earlier commit could not, and then the batch: each
 // is written only after the one before it was committed.
 func (j *Journal) writeOut() error {
-	if err := j.room(); err != nil {
-		return err
-	}
 	if j.flightLen > 0 {
 		if err := j.flush(&j.flight); err != nil {
 			j.fail(err)

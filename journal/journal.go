@@ -105,6 +105,9 @@ func (j *Journal) Start() Position {
 // only, in bytes. It grows while the journal can't be written.
 func (j *Journal) Pending() int { return len(j.batch.buf) + j.flightLen }
 
+// MaxBytes is the limit that ErrFull is about, in bytes.
+func (j *Journal) MaxBytes() int64 { return j.opts.MaxBytes }
+
 // Err returns the failure that Commit repeats until Heal, or nil.
 func (j *Journal) Err() error { return j.err }
 

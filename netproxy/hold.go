@@ -39,7 +39,7 @@ func (p *Proxy) Hold(ctx context.Context, limit time.Duration) (HoldResult, erro
 		p.phase, p.rawOutput = holding, true
 		for {
 			if err := p.turn(30); err != nil {
-				p.fault(err)
+				p.stallOrFault(err)
 				p.release2live()
 				return err
 			}
@@ -92,7 +92,7 @@ func (p *Proxy) Cut(ctx context.Context, checkpoint uint64) (*replay.Table, erro
 			return fmt.Errorf("%w: cut", ErrPhase)
 		}
 		if err := p.drainOnce(cutDrain); err != nil {
-			p.fault(err)
+			p.stallOrFault(err)
 			return err
 		}
 		if p.handshaking() {
@@ -123,7 +123,7 @@ func (p *Proxy) Release(ctx context.Context) error {
 		// Read once more what the application wrote before it was frozen: its
 		// kernel may have sent on after the cut.
 		if err := p.drainOnce(releaseDrain); err != nil {
-			p.fault(err)
+			p.stallOrFault(err)
 		}
 		p.release2live()
 		return nil
@@ -225,10 +225,7 @@ func (p *Proxy) heal() error {
 			return fmt.Errorf("%w: begin the journal anew while input is under way on connection %d", ErrPhase, c.id)
 		}
 	}
-	if err := j.TrimBefore(j.Committed()); err != nil {
-		return fmt.Errorf("netproxy: begin the journal anew: %w", err)
-	}
-	if err := j.Heal(); err != nil {
+	if err := j.Renew(); err != nil {
 		return fmt.Errorf("netproxy: begin the journal anew: %w", err)
 	}
 	p.failed = nil

@@ -132,6 +132,8 @@ func (p *Proxy) timeout() int64 {
 		return 1000
 	case len(p.waiting) > 0:
 		return 10_000
+	case p.stalled != nil:
+		return retryEvery.Microseconds()
 	case p.uncommitted() > 0:
 		return 10_000 // commit what no output has asked for
 	case !p.src.Serial() && p.inflight > 0:
@@ -182,6 +184,7 @@ func (p *Proxy) turn(timeoutUS int64) error {
 	}
 	p.checkSuspects()
 	p.checkTrigger()
+	p.checkFull()
 	p.expireGhosts()
 	return nil
 }
@@ -287,8 +290,15 @@ func (p *Proxy) commit() error {
 	if p.failed != nil {
 		return nil
 	}
-	p.committed = p.opts.Journal.End()
-	return p.opts.Journal.Commit()
+	j := p.opts.Journal
+	p.committed = j.End()
+	if p.stalled != nil {
+		// Perhaps the fault has gone; ErrFull is none here.
+		if err := j.Heal(); err != nil && !errors.Is(err, journal.ErrFull) {
+			return err
+		}
+	}
+	return j.CommitBeyond()
 }
 
 // fault ends the protection and keeps the connections: from now on the proxy
@@ -301,6 +311,7 @@ func (p *Proxy) fault(err error) {
 		return
 	}
 	p.failed = err
+	p.resume()
 	p.stats.journalErrs.Add(1)
 	p.serialNow = nil
 	for _, c := range p.serial {

@@ -71,6 +71,17 @@ type Options struct {
 	// OnFault is told once when the journal fails. From then on the proxy
 	// only relays. Called on the loop; must not block.
 	OnFault func(error)
+	// HoldOnFault makes clients wait when the journal can't be written, because
+	// of a fault or because it is full, until it can. Without it the proxy then
+	// only relays.
+	HoldOnFault bool
+	// OnStall is told of such a fault, and with nil of its end. Called on the
+	// loop; must not block.
+	OnStall func(error)
+	// OnNearlyFull is told, every other second, that the journal has reached three
+	// quarters of its limit: a checkpoint is due, which makes room. Called on the
+	// loop; must not block.
+	OnNearlyFull func()
 	// Log receives what an operator should see.
 	Log *logrus.Entry
 }
@@ -105,6 +116,12 @@ func (o *Options) defaultsAndValidate() error {
 	}
 	if o.OnFault == nil {
 		o.OnFault = func(error) {}
+	}
+	if o.OnStall == nil {
+		o.OnStall = func(error) {}
+	}
+	if o.OnNearlyFull == nil {
+		o.OnNearlyFull = func() {}
 	}
 	if o.OnTrigger == nil {
 		o.OnTrigger = func() {}

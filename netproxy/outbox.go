@@ -40,7 +40,7 @@ const maxBehind = 8 << 20
 // out what a commit allows. In class disk a commit takes a while: the round's
 // outbox is put aside until it has ended, and rounds go on with another.
 func (p *Proxy) commitRound(idle bool) error {
-	if !idle && !p.behind && !p.mustCommit() {
+	if !idle && !p.behind && p.stalled == nil && !p.mustCommit() {
 		p.box.used = 0 // what was read was swallowed
 		return nil
 	}
@@ -56,9 +56,14 @@ func (p *Proxy) commitRound(idle bool) error {
 		p.letOutAll()
 		return nil
 	}
+	if p.stalled != nil {
+		if gone, err := p.retry(); !gone {
+			return err
+		}
+	}
 	j := p.opts.Journal
 	if _, err := j.CommitBehind(p.wakeFn); err != nil {
-		return err
+		return p.stall(err)
 	}
 	if p.behind && j.Committed() >= p.away.upto {
 		p.landed()
@@ -81,12 +86,7 @@ func (p *Proxy) commitRound(idle bool) error {
 func (p *Proxy) landed() {
 	p.behind = false
 	p.letOut(p.away)
-	parked := p.parked
-	p.parked = p.parked[:0]
-	for _, c := range parked {
-		c.parked = false
-		p.activate(c)
-	}
+	p.unpark()
 }
 
 // letOutAll lets everything out, in order.
@@ -95,6 +95,7 @@ func (p *Proxy) letOutAll() {
 		p.landed()
 	}
 	p.letOut(p.box)
+	p.resume()
 }
 
 // letOut sends the output and passes the ends on.
@@ -131,5 +132,5 @@ func (p *Proxy) park(c *conn) {
 // congested reports that so much waits to be written to the journal that input
 // must wait, too.
 func (p *Proxy) congested() bool {
-	return p.behind && p.opts.Journal.Pending() > maxBehind
+	return p.stalled != nil || p.behind && p.opts.Journal.Pending() > maxBehind
 }

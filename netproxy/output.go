@@ -36,7 +36,7 @@ func (p *Proxy) pumpOutput(c *conn) {
 			return
 		}
 		if p.box.left() < readSize {
-			if p.behind {
+			if p.behind || p.stalled != nil {
 				p.park(c)
 				return
 			}

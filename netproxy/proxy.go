@@ -83,6 +83,9 @@ type Proxy struct {
 	serialNow   *conn   // serial order: whose input is not yet consumed
 	rawOutput   bool    // journal output bytes instead of hashes
 	failed      error   // the journal's error: relay only
+	stalled     error   // the journal's error: nothing moves until it has gone
+	retryAt     time.Time
+	fullAt      time.Time // when OnNearlyFull was last called
 	acceptDue   bool
 	node        map[netip.Addr]bool // the node's addresses; nil: they are like others
 	waiting     []waitingConn

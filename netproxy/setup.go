@@ -113,6 +113,9 @@ func (p *Proxy) lastWords() {
 		}
 		return
 	}
+	if p.stalled != nil {
+		p.fault(p.stalled) // there is nothing to be replayed any more
+	}
 	p.phase = crashed
 	// The kernel sends the rest of a dead application's output, and its FIN, as
 	// we make room for it.

@@ -24,6 +24,9 @@ type Status struct {
 	// why not.
 	Protected bool   `json:"protected"`
 	Reason    string `json:"reason,omitempty"`
+	// JournalFault is why clients wait: the journal can't be written, and
+	// crsc.io/on-journal-fault is hold. Empty when they do not.
+	JournalFault string `json:"journal_fault,omitempty"`
 	// Phase is running, recovering or stopped.
 	Phase   string `json:"phase"`
 	Pid     int    `json:"pid"`

@@ -90,6 +90,9 @@ func printStatus(cmd *cobra.Command, list []*status.Status) {
 }
 
 func protection(s *status.Status) string {
+	if s.Protected && s.JournalFault != "" {
+		return "protected; clients wait: " + s.JournalFault
+	}
 	if s.Protected {
 		return "protected"
 	}

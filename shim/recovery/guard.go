@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -68,6 +69,8 @@ type guard struct {
 	fromStart bool                 // the journal begins with the start of the container
 	origin    journal.Position     // where it began
 	startMark *lifecycle.StdioMark // standard output at the start
+
+	stalled atomic.Pointer[string] // why the journal makes clients wait; empty: it does not
 
 	mu         sync.Mutex // guards everything below
 	ready      bool       // Started was called and protection is in force
@@ -223,7 +226,9 @@ func (g *guard) created(ctx context.Context) error {
 		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: g.procs.dying,
 		Owns: g.procs.owns, Node: nodeConns(g.cfg.Probes), Loopback: g.cfg.InterceptLoopback,
 		ExcludePorts: excluded(g.cfg.ExcludeIn.Ports), ExcludeSources: g.cfg.ExcludeIn.Prefixes,
-		OnFault: g.journalFailed, OnOrderLost: func() { g.wantCheckpoint(orderLost) },
+		OnFault: g.journalFailed, HoldOnFault: g.cfg.JournalFault == config.FaultHold, OnStall: g.journalStalled,
+		OnNearlyFull:   func() { g.wantCheckpoint("journal nearly full") },
+		OnOrderLost:    func() { g.wantCheckpoint(orderLost) },
 		TriggerRecords: uint64(g.cfg.JournalRecords), TriggerBytes: uint64(g.cfg.JournalSize), OnTrigger: g.sched.poke,
 		Log: g.log,
 	})
@@ -424,21 +429,4 @@ func (g *guard) plainExitLocked(e lifecycle.Exit) string {
 		return "out of memory (crsc.io/recover-oom is false)"
 	}
 	return ""
-}
-
-// journalFailed is called on the proxy's loop: nothing more is recorded.
-// The next checkpoint begins the journal anew, if the fault has gone by then.
-func (g *guard) journalFailed(err error) {
-	g.wg.Go(func() {
-		g.suspend(unprotected("journal: %v", err))
-		g.wantCheckpoint("fault of the journal")
-	})
-}
-
-// suspend ends the protection until the next complete checkpoint.
-func (g *guard) suspend(reason error) {
-	g.mu.Lock()
-	g.blind = true
-	g.mu.Unlock()
-	g.setUnprotected(reason)
 }

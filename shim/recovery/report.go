@@ -17,6 +17,7 @@ const (
 	TopicCheckpointFailed = "/crsc/checkpoint-failed"
 	TopicRecovered        = "/crsc/recovered"
 	TopicRecoveryFailed   = "/crsc/recovery-failed"
+	TopicJournalStalled   = "/crsc/journal-stalled" // with an empty error: no more
 	TopicPublished        = "/crsc/published"
 	TopicPublishFailed    = "/crsc/publish-failed"
 )

@@ -1,0 +1,41 @@
+package recovery
+
+// journalFailed is called on the proxy's loop: nothing more is recorded.
+// The next checkpoint begins the journal anew, if the fault has gone by then.
+func (g *guard) journalFailed(err error) {
+	g.wg.Go(func() {
+		g.suspend(unprotected("journal: %v", err))
+		g.wantCheckpoint("fault of the journal")
+	})
+}
+
+// suspend ends the protection until the next complete checkpoint.
+func (g *guard) suspend(reason error) {
+	g.mu.Lock()
+	g.blind = true
+	g.mu.Unlock()
+	g.setUnprotected(reason)
+}
+
+// journalStalled is called on the proxy's loop: clients wait because the journal
+// can't be written, or with nil: they go on.
+func (g *guard) journalStalled(err error) {
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	g.stalled.Store(&why)
+	g.wg.Go(func() {
+		why := *g.stalled.Load() // the latest, in whatever order these run
+		if why != "" {
+			g.log.Errorf("clients wait: the journal can't be written: %s", why)
+		} else {
+			g.log.Info("the journal can be written again")
+		}
+		g.mu.Lock()
+		g.status.JournalFault = why
+		g.mu.Unlock()
+		g.writeStatus()
+		g.publish(TopicJournalStalled, map[string]any{"error": why})
+	})
+}
