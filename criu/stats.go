@@ -18,8 +18,13 @@ type DumpStats struct {
 	Memory   time.Duration // part of Frozen: copying memory out of the tasks
 	Pages    uint64        // pages written, of 4096 bytes on amd64
 
+	// Rounds are the pre-dumps that went before; PreDumpError is why there are
+	// none although they were wanted.
+	Rounds       []Round
+	PreDumpError error
+
 	// As we measure it, in order.
-	Start    time.Duration // until CRIU was started and warm
+	Start    time.Duration // until CRIU was started and warm, after all rounds
 	PreDump  time.Duration // the caller's OnPreDump
 	Dump     time.Duration // until all images were written
 	PostDump time.Duration // the caller's OnPostDump
@@ -27,7 +32,16 @@ type DumpStats struct {
 	Total    time.Duration
 }
 
-// Stall is how long the container's tasks stood still.
+// LongestStall is Stall, or that of a round if one was longer.
+func (s DumpStats) LongestStall() time.Duration {
+	longest := s.Stall()
+	for _, r := range s.Rounds {
+		longest = max(longest, r.Stall)
+	}
+	return longest
+}
+
+// Stall is how long the container's tasks stood still for the dump itself.
 func (s DumpStats) Stall() time.Duration { return s.Freezing + s.Frozen }
 
 func (s *DumpStats) load(images fs.FS) error {

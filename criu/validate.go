@@ -112,15 +112,18 @@ func validatePages(images fs.FS, pid uint32) error {
 	return nil
 }
 
+// wideCount is the number of pages of a page map entry, as 64 bits.
+const wideCount = 5
+
 // pageCount returns how many pages an entry is about. CRIU 4.2 moved the number
-// to field 5, as 64 bits, which the protobuf of go-criu v7 does not know.
+// to wideCount, which the protobuf of go-criu v7 does not know.
 func pageCount(e *pagemap.PagemapEntry) uint64 {
 	for b := e.ProtoReflect().GetUnknown(); len(b) > 0; {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
 			break
 		}
-		if num == 5 && typ == protowire.VarintType {
+		if num == wideCount && typ == protowire.VarintType {
 			if v, m := protowire.ConsumeVarint(b[n:]); m > 0 {
 				return v
 			}

@@ -115,6 +115,10 @@ type Checkpoint struct {
 	Time     time.Time `json:"time"`
 	Cause    string    `json:"cause"`
 	FrozenMS float64   `json:"frozen_ms"`
+	// PreDumps is how often memory was copied ahead of the freeze; LongestMS is
+	// FrozenMS, or the stop for a pre-dump if one was longer.
+	PreDumps  int     `json:"pre_dumps,omitempty"`
+	LongestMS float64 `json:"longest_ms"`
 	// CutMS is the part of FrozenMS that the shim's own work took: the table of
 	// connections, the writable layer and the tmpfs.
 	CutMS float64 `json:"cut_ms"`

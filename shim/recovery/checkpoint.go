@@ -171,7 +171,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 	}()
 	stats, err := criu.Dump(ctx, criu.DumpOptions{
 		Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Pins: g.pins, Images: cp.images(),
-		Kerndat: g.kerndatFile(), Start: startUnderReaper, Urgent: info.Place == placeMemory,
+		Kerndat: g.kerndatFile(), Start: startUnderReaper, Urgent: info.Place == placeMemory, PreDump: g.preDumps(),
 		OnPreDump: func() error {
 			res, err := g.proxy.Hold(ctx, holdLimit)
 			info.HeldMS, info.Quiet = status.Milliseconds(res.Took), res.Quiet
@@ -197,6 +197,10 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 		},
 	})
 	info.FrozenMS, info.CutMS, info.Pages = status.Milliseconds(stats.Stall()), status.Milliseconds(stats.PostDump), stats.Pages
+	info.PreDumps, info.LongestMS = len(stats.Rounds), status.Milliseconds(stats.LongestStall())
+	if stats.PreDumpError != nil {
+		g.log.WithError(stats.PreDumpError).Warn("all memory was copied while the container was frozen")
+	}
 	if err == nil && g.isLast(info) {
 		return nil // whoever resumes must not miss what is answered from here on
 	}

@@ -32,10 +32,11 @@ type guard struct {
 	dir string // state directory
 
 	// Set by Prepare and Created, constant afterwards.
-	criuPath string
-	upper    string
-	pins     *criu.Pins
-	files    *files
+	criuPath     string
+	tracksMemory bool // the kernel knows which pages were written to
+	upper        string
+	pins         *criu.Pins
+	files        *files
 	// safeVolumes are the paths of writable volumes that are left alone.
 	safeVolumes []string
 	neighbours  neighbours

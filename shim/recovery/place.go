@@ -54,8 +54,18 @@ const (
 // needs estimates the size of a checkpoint's images, rather too high.
 func (g *guard) needs() int64 {
 	n := g.usage.resident()
+	if g.preDumps() {
+		n *= 2 // while the pre-dumps are joined
+	}
 	return n + n/8 + imageOverhead
 }
+
+// preDumpFrom is the memory from which on a pre-dump pays, in bytes: less is
+// copied in about the time that the rounds would stop the container.
+const preDumpFrom = 64 << 20
+
+// preDumps decides whether memory is copied ahead of the freeze.
+func (g *guard) preDumps() bool { return g.tracksMemory && g.usage.resident() >= preDumpFrom }
 
 // overflowed reports whether a dump into memory failed for lack of it.
 func (g *guard) overflowed(cp *checkpoint, err error) bool {

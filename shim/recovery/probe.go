@@ -36,6 +36,7 @@ func (g *guard) findCRIU(ctx context.Context) (string, error) {
 	if len(f.Missing) > 0 {
 		return "", unprotected("%s", f)
 	}
+	g.tracksMemory = f.MemTrack
 	return path, nil
 }
 

@@ -1,0 +1,7 @@
+package criu
+
+// For tests with a real CRIU.
+var (
+	Flatten  = flatten
+	Subtract = subtract
+)
