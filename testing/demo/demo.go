@@ -90,7 +90,7 @@ func (r *run) prepare(ctx context.Context) error {
 		return err
 	}
 	err = r.env.Run(ctx, env.Container{
-		ID: containerID, Image: image, Runtime: r.o.Runtime, Netns: r.env.Pod().Path,
+		ID: containerID, Image: image, Runtime: r.o.Runtime, Netns: r.env.Pod().Path, Flags: r.o.Flags,
 		Annotations: map[string]string{
 			"crsc.io/checkpoint-restore":  "true",
 			"crsc.io/checkpoint-interval": r.o.Interval.String(),

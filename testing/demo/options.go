@@ -20,6 +20,7 @@ type Options struct {
 	Instance       string        // of the environment; default "demo"
 	Tools          []string      // see env.Env.WithTools
 	Runtime        string        // default env.RuntimeCRSC
+	Flags          []string      // further flags of ctr run
 	Kills          int           // 0: a plain run of the length Duration
 	Connections    int           // default 50
 	Duration       time.Duration // of the load, roughly; default 4 s for each kill, or 10 s

@@ -5,7 +5,7 @@
 // each clone its own.
 //
 //	func main() {
-//		inside, status, err := isolate.Enter("critest")
+//		inside, status, err := isolate.Enter(isolate.Options{Name: "critest"})
 //		if !inside { … os.Exit(status) }
 //		// from here on: the same program, isolated
 //	}

@@ -22,24 +22,33 @@ const (
 // needs the host belongs here.
 func Outside() bool { return os.Getenv(stageVariable) == "" }
 
+// Options of an isolation.
+type Options struct {
+	// Name is part of the cgroup's: a-z and 0-9.
+	Name string
+	// Unified makes the host look like one with cgroup v2 only. On a host that has
+	// version 1 as well there are no controllers then: what limits and counts
+	// memory is taken.
+	Unified bool
+}
+
 // Enter isolates the program. Outside it returns when the isolated program has
 // ended, with its exit status (128 plus the signal that ended either), and the
-// caller exits with it. Inside it returns at once and inside is true. The name
-// is part of a cgroup's: a-z and 0-9.
+// caller exits with it. Inside it returns at once and inside is true.
 //
 // Errors: not root, or a namespace or mount that the kernel refuses.
-func Enter(name string) (inside bool, status int, err error) {
+func Enter(o Options) (inside bool, status int, err error) {
 	switch os.Getenv(stageVariable) {
 	case stageInside:
 		return true, 0, os.Unsetenv(stageVariable)
 	case stageInit:
-		status, err = runInit()
+		status, err = runInit(o)
 		return false, status, err
 	}
 	if os.Geteuid() != 0 {
 		return false, 1, errors.New("isolate: run as root: namespaces and cgroups are needed")
 	}
-	status, err = enter(name)
+	status, err = enter(o.Name)
 	if err != nil {
 		err = fmt.Errorf("isolate: %w", err)
 	}

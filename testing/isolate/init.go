@@ -11,8 +11,8 @@ import (
 
 // runInit is process 1: it furnishes the namespaces, starts the program, and
 // reaps until that has ended. Its exit ends all others.
-func runInit() (status int, err error) {
-	if err := furnish(); err != nil {
+func runInit(o Options) (status int, err error) {
+	if err := furnish(o); err != nil {
 		return 1, fmt.Errorf("isolate: %w", err)
 	}
 	self, err := os.Executable()
@@ -44,8 +44,8 @@ func runInit() (status int, err error) {
 	}
 }
 
-func furnish() error {
-	if err := mountAll(); err != nil {
+func furnish(o Options) error {
+	if err := mountAll(o); err != nil {
 		return err
 	}
 	lo, err := netlink.LinkByName("lo")

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	if script == "" {
 		os.Exit(m.Run())
 	}
-	inside, status, err := Enter("probe")
+	inside, status, err := Enter(Options{Name: "probe"})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(max(status, 1))

@@ -14,11 +14,14 @@ import (
 // written are the host's directories that stay visible, with changes in memory.
 func written() []string { return []string{"/etc", "/opt", "/var/lib", "/var/log"} }
 
-const memory = "/run/isolate"
+const (
+	memory  = "/run/isolate"
+	cgroups = "/sys/fs/cgroup"
+)
 
 // mountAll gives the mount namespace its own /proc, /run and cgroups, and lets
 // changes elsewhere go to memory.
-func mountAll() error {
+func mountAll(o Options) error {
 	if err := mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
@@ -38,6 +41,9 @@ func mountAll() error {
 		if err := overlay(dir); err != nil {
 			return err
 		}
+	}
+	if o.Unified {
+		return mount("cgroup2", cgroups, "cgroup2", 0, "")
 	}
 	return mountCgroups()
 }
@@ -63,9 +69,8 @@ func mountCgroups() error {
 	if err != nil {
 		return err
 	}
-	const top = "/sys/fs/cgroup"
-	if len(all) != 1 || all[0].dir != top {
-		if err := mount("tmpfs", top, "tmpfs", 0, "mode=755"); err != nil {
+	if len(all) != 1 || all[0].dir != cgroups {
+		if err := mount("tmpfs", cgroups, "tmpfs", 0, "mode=755"); err != nil {
 			return err
 		}
 	}

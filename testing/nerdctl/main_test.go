@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "nerdctl:", err)
 		os.Exit(1)
 	}
-	inside, status, err := isolate.Enter("nerdctl")
+	inside, status, err := isolate.Enter(isolate.Options{Name: "nerdctl"})
 	if inside {
 		if host, err = newMachine(e); err == nil {
 			status = m.Run()

@@ -20,7 +20,7 @@ func main() {
 	flag.StringVar(&o.Focus, "focus", "", "only specs that match this regular `expression`")
 	flag.StringVar(&o.Program, "program", "bin/testing/critest-program", "the built testing/critest/program")
 	flag.Parse()
-	inside, status, err := isolate.Enter("critest")
+	inside, status, err := isolate.Enter(isolate.Options{Name: "critest"})
 	if inside {
 		o.Handlers, o.LogDir = strings.Split(*handlers, ","), filepath.Dir(*out)
 		status, err = run(o, *out)
