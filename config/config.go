@@ -52,6 +52,9 @@ type Config struct {
 	Volumes Volumes
 	// VolumeMaxSize is the number of bytes that a snapshotted volume may hold.
 	VolumeMaxSize int64
+	// DeletedMaxSize is the number of bytes that a file which is open and has no
+	// name may hold; it fits in 32 bits.
+	DeletedMaxSize int64
 	// CheckpointMemory is the number of bytes of memory that the checkpoints of
 	// the container may take; Off: they are written to disk.
 	CheckpointMemory int64

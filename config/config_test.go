@@ -29,7 +29,7 @@ func TestBuiltInDefaults(t *testing.T) {
 		Durability: DurabilityPageCache, Order: OrderAuto, Budget: Budget{Recoveries: 10, Window: 10 * time.Minute},
 		Unreplayable: Unreplayable{Exec: true, Signal: true, Stdin: true, Connection: true},
 		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
-		PublishKeep: 10, VolumeMaxSize: 256 << 20, CheckpointMemory: 512 << 20, Probes: Probes{Limit: time.Second}, Images: Images{SigningKey: "/var/lib/crsc/.keys/signing.pem"},
+		PublishKeep: 10, VolumeMaxSize: 256 << 20, DeletedMaxSize: 64 << 20, CheckpointMemory: 512 << 20, Probes: Probes{Limit: time.Second}, Images: Images{SigningKey: "/var/lib/crsc/.keys/signing.pem"},
 	}, c)
 }
 
@@ -80,7 +80,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		KeyExcludeCIDRs: "10.1.0.0/16,in:fd00::1, 10.0.0.0/8,out:192.0.2.7", KeyProbes: "pass", KeyInterceptLoopback: "true",
 		KeyCron: "30  3 * * 1-5", KeyTarget: "500ms", KeyOnStop: "true", KeyOnPressure: "memory=85.5", KeyUnreplayable: "stdin, exec",
 		KeyPublish: "true", KeyPublishKeep: "3", KeyPublishMaxSize: "2Gi",
-		KeyPublishHourly: "24", KeyPublishDaily: "7", KeyVolumes: "snapshot", KeyVolumeMaxSize: "1Mi", KeyImageMemory: "64Mi",
+		KeyPublishHourly: "24", KeyPublishDaily: "7", KeyVolumes: "snapshot", KeyVolumeMaxSize: "1Mi", KeyDeletedMax: "1Gi", KeyImageMemory: "64Mi",
 		KeyRestoreFrom: "crsc.local/crsc/default/web:7",
 		KeyContainers:  "b, a-1,b", KeyAcrossPods: "true",
 	})
@@ -105,7 +105,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		RecoveryTarget: 500 * time.Millisecond, OnStop: true, Pressure: Pressure{Memory: 85.5},
 		Unreplayable: Unreplayable{Exec: true, Stdin: true},
 		Publish:      true, PublishKeep: 3, PublishMaxSize: 2 << 30, PublishHourly: 24, PublishDaily: 7,
-		Volumes: VolumesSnapshot, VolumeMaxSize: 1 << 20, CheckpointMemory: 64 << 20,
+		Volumes: VolumesSnapshot, VolumeMaxSize: 1 << 20, DeletedMaxSize: 1 << 30, CheckpointMemory: 64 << 20,
 		RestoreFrom: "crsc.local/crsc/default/web:7", Images: Images{SigningKey: "/var/lib/crsc/.keys/signing.pem"},
 		Containers: []string{"a-1", "b"}, AcrossPods: true,
 		StateDir: "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
@@ -145,6 +145,7 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyVolumes:        {"", "copy", "Safe"},
 		KeyAcrossPods:     {"", "yes"},
 		KeyContainers:     {"A", "a,,b", "-a", "a_b", "a/b"},
+		KeyDeletedMax:     {"", "0", "4Gi", "off"},
 		KeyVolumeMaxSize:  {"", "63Ki", "off", "1G"},
 		KeyImageMemory:    {"", "0", "1023Ki", "1G", "on"},
 		KeyUnreplayable:   {"", "execs", "exec,exec", "exec,", "off,exec", "true"},

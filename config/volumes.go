@@ -1,14 +1,22 @@
 package config
 
-// The annotations that decide what becomes of writable volumes.
+// The annotations that decide what becomes of writable volumes, and of files
+// that are open and have no name.
 const (
 	KeyVolumes       = Prefix + "volumes"
 	KeySafeVolumes   = Prefix + "safe-volumes"
 	KeyVolumeMaxSize = Prefix + "volume-max-size"
+	KeyDeletedMax    = Prefix + "deleted-file-max-size"
 )
 
 // minVolumeSize is the least that a snapshotted volume may be limited to.
 const minVolumeSize = 64 << 10
+
+// CRIU takes the limit as a number of 32 bits.
+const (
+	minDeleted = 4 << 10
+	maxDeleted = 4<<30 - 4<<10
+)
 
 // Volumes is what becomes of the writable volumes that are not declared safe.
 type Volumes int
@@ -47,5 +55,17 @@ func volumeKeys() []key {
 			return err
 		},
 		rank: func(c *Config) float64 { return float64(c.VolumeMaxSize) },
+	}, {
+		name: KeyDeletedMax, form: `a number of bytes from 4Ki to 4194300Ki with an optional suffix Ki, Mi, Gi or Ti such as "64Mi"`, def: "64Mi",
+		doc: "Largest file that is deleted and still open. Such files are copied into each checkpoint while the container is frozen; with a larger one checkpoints fail.",
+		parse: func(c *Config, v string) error {
+			n, err := sizeAtLeast(v, minDeleted)
+			if err == nil && n > maxDeleted {
+				err = errForm
+			}
+			c.DeletedMaxSize = n
+			return err
+		},
+		rank: func(c *Config) float64 { return float64(c.DeletedMaxSize) },
 	}}
 }
