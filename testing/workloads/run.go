@@ -127,12 +127,10 @@ func (s *site) create(ctx context.Context, o *Options) error {
 			"crsc.io/recovery-budget": "unlimited", "crsc.io/volumes": "snapshot",
 		},
 	}
-	if s.w.program != "" {
-		app := filepath.Join(s.env.Dir, "app-"+s.w.name)
-		build := exec.CommandContext(ctx, "go", "build", "-o", app, s.w.program)
-		build.Dir, build.Env = s.env.Root, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w: %s", s.w.program, err, out)
+	if s.w.program != "" || s.w.script != "" {
+		app, err := s.makeApp(ctx)
+		if err != nil {
+			return err
 		}
 		c.Flags = append(c.Flags, "--mount=type=bind,src="+app+",dst=/app,options=rbind:ro")
 	}
@@ -144,6 +142,20 @@ func (s *site) create(ctx context.Context, o *Options) error {
 		c.Flags = append(c.Flags, "--mount=type=bind,src="+dir+",dst=/volume,options=rbind:rw")
 	}
 	return s.env.Run(ctx, c)
+}
+
+// makeApp makes the file that is mounted as /app.
+func (s *site) makeApp(ctx context.Context) (string, error) {
+	app := filepath.Join(s.env.Dir, "app-"+s.w.name)
+	if s.w.script != "" {
+		return app, os.WriteFile(app, []byte(s.w.script), 0o644)
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-o", app, s.w.program)
+	build.Dir, build.Env = s.env.Root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w: %s", s.w.program, err, out)
+	}
+	return app, nil
 }
 
 // startClients repeats until the service serves.

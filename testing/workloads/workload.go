@@ -11,12 +11,12 @@ type workload struct {
 	name  string
 	image string
 	args  []string
-	// program is a package of ours that is mounted into the container as /app;
-	// volume makes it one with a volume that is snapshotted.
-	program string
-	volume  bool
-	port    uint16
-	start   func(ctx context.Context, s *site) (clients, error)
+	// program is a package of ours, or script a text, that is mounted into the
+	// container as /app; volume adds one that is snapshotted.
+	program, script string
+	volume          bool
+	port            uint16
+	start           func(ctx context.Context, s *site) (clients, error)
 }
 
 // clients drive a service. They go on through crashes.
@@ -44,5 +44,8 @@ func table() []workload {
 		args: []string{"/app"}, port: 7000, start: startLedger,
 	}, {
 		name: "memcached", image: "memcached", port: 11211, start: startMemcached,
+	}, {
+		name: "sqlite", image: "python", script: sqliteService, volume: true,
+		args: []string{"python3.11", "/app", "/volume/db"}, port: 8000, start: startSQLite,
 	}}
 }

@@ -12,9 +12,14 @@ import (
 
 // TestShortRun is make workloads in short.
 func TestShortRun(t *testing.T) {
-	report, err := Run(t.Context(), Options{Instance: "wlshort", Kills: 5, Gap: 400 * time.Millisecond, Interval: 300 * time.Millisecond})
+	o := Options{Instance: "wlshort", Kills: 5, Names: []string{"ledger"}, Gap: 400 * time.Millisecond, Interval: 300 * time.Millisecond}
+	report, err := Run(t.Context(), o)
 	require.NoError(t, err, "%+v", report)
-	require.Equal(t, 5*len(table()), report.Checks)
+	require.Equal(t, 5, report.Checks)
+	o.Kills, o.Names = 2, []string{"memcached", "sqlite"}
+	report, err = Run(t.Context(), o)
+	require.NoError(t, err, "%+v", report)
+	require.Equal(t, 4, report.Checks)
 	file := filepath.Join(t.TempDir(), "out", "workloads.json")
 	require.NoError(t, report.WriteJSON(file))
 	data, err := os.ReadFile(file)

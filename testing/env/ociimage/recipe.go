@@ -73,6 +73,13 @@ func recipes() []recipe {
 			{"/var/log/nginx", 0o755, 999, 999}},
 		files: []file{{"/srv/index.html", 0o644, "crsc\n"}, {"/etc/crsc-nginx.conf", 0o644, nginxConf}},
 	}, {
+		name:       "python",
+		packages:   []string{"python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib"},
+		entrypoint: []string{"python3.11"},
+		env:        []string{"PYTHONDONTWRITEBYTECODE=1", "PYTHONHASHSEED=0"},
+		workDir:    "/",
+		user:       "0:0",
+	}, {
 		name:       "postgresql",
 		packages:   []string{"postgresql-15"},
 		entrypoint: []string{"/bin/sh", "/usr/local/bin/start-postgresql"},
