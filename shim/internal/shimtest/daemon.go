@@ -74,6 +74,9 @@ func (d *Daemon) For(t testing.TB) *Daemon {
 	return &sub
 }
 
+// Address is that of the daemon's gRPC socket.
+func (d *Daemon) Address() string { return d.address }
+
 // requireTools returns the directory with the tools that testing/env/install
 // builds.
 func requireTools(t testing.TB) string {
