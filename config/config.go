@@ -63,6 +63,10 @@ type Config struct {
 	ExcludeIn, ExcludeOut Exclude
 	// Probes says how long the node's own connections wait for a recovery.
 	Probes Probes
+	// ProxyMemory is how many bytes the proxy may keep for slow ends.
+	ProxyMemory int64
+	// MaxConnections is how many connections the proxy serves at a time.
+	MaxConnections int
 	// InterceptLoopback says that the pod's other containers are proxied, too.
 	InterceptLoopback bool
 	// Containers are the names of the pod's containers that are meant, sorted;

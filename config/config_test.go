@@ -30,6 +30,7 @@ func TestBuiltInDefaults(t *testing.T) {
 		Unreplayable: Unreplayable{Exec: true, Signal: true, Stdin: true, Connection: true},
 		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 		PublishKeep: 10, VolumeMaxSize: 256 << 20, DeletedMaxSize: 64 << 20, CheckpointMemory: 512 << 20, Probes: Probes{Limit: time.Second}, Images: Images{SigningKey: "/var/lib/crsc/.keys/signing.pem"},
+		ProxyMemory: 64 << 20, MaxConnections: 10000,
 	}, c)
 }
 
@@ -78,6 +79,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		KeyJournalMaxSize: "1Gi", KeyJournalFault: "hold", KeyDurability: "disk", KeyOrder: "serial", KeyBudget: "5/1h",
 		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,in:8080, 101,95-96,out:443",
 		KeyExcludeCIDRs: "10.1.0.0/16,in:fd00::1, 10.0.0.0/8,out:192.0.2.7", KeyProbes: "pass", KeyInterceptLoopback: "true",
+		KeyProxyMemory: "1Mi", KeyMaxConnections: "7",
 		KeyCron: "30  3 * * 1-5", KeyTarget: "500ms", KeyOnStop: "true", KeyOnPressure: "memory=85.5", KeyUnreplayable: "stdin, exec",
 		KeyPublish: "true", KeyPublishKeep: "3", KeyPublishMaxSize: "2Gi",
 		KeyPublishHourly: "24", KeyPublishDaily: "7", KeyVolumes: "snapshot", KeyVolumeMaxSize: "1Mi", KeyDeletedMax: "1Gi", KeyImageMemory: "64Mi",
@@ -93,7 +95,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		Enabled: true, Interval: 250 * time.Millisecond, JournalSize: 1 << 20, JournalRecords: Off,
 		JournalMaxSize: 1 << 30, JournalFault: FaultHold, Durability: DurabilityDisk, Order: OrderSerial,
 		Budget: Budget{Recoveries: 5, Window: time.Hour}, RecoverOOM: true,
-		SafeVolumes: []string{"/a", "/b"}, InterceptLoopback: true,
+		SafeVolumes: []string{"/a", "/b"}, InterceptLoopback: true, ProxyMemory: 1 << 20, MaxConnections: 7,
 		ExcludeIn: Exclude{
 			Ports:    []PortRange{{90, 101}, {8080, 8080}},
 			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::1/128")},
@@ -153,6 +155,8 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyExcludeCIDRs:      {"10.0.0.0/33", "10.0.0/8", "in:", "fe80::1%eth0", "::ffff:10.0.0.0/104", "a,,b"},
 		KeyProbes:            {"", "0", "0s", "-1s", "1", "Hold", "off"},
 		KeyInterceptLoopback: {"", "yes"},
+		KeyProxyMemory:       {"", "off", "1023Ki", "1M"},
+		KeyMaxConnections:    {"", "0", "-1", "20001", "off"},
 	}
 	n := parseNode(t, "")
 	require.Len(t, bad, len(keys()), "a new annotation needs its malformed values here")

@@ -52,7 +52,7 @@ func keys() []key {
 		scheduleKeys(),
 		behaviourKeys(),
 		faultKeys(),
-		networkKeys(),
+		networkKeys(), proxyKeys(),
 		volumeKeys(),
 		publishKeys(),
 		restoreKeys(),

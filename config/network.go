@@ -14,6 +14,8 @@ const (
 	KeyExcludeCIDRs      = Prefix + "exclude-cidrs"
 	KeyProbes            = Prefix + "probes"
 	KeyInterceptLoopback = Prefix + "intercept-loopback"
+	KeyProxyMemory       = Prefix + "proxy-memory"
+	KeyMaxConnections    = Prefix + "max-connections"
 )
 
 // Exclude is what the proxy leaves alone in one direction.
@@ -98,6 +100,36 @@ func networkKeys() []key {
 		},
 	}}
 }
+
+func proxyKeys() []key {
+	return []key{{
+		name: KeyProxyMemory, form: `a number of bytes of at least 1Mi with an optional suffix Ki, Mi, Gi or Ti such as "64Mi"`, def: "64Mi",
+		doc: "Bytes that the proxy keeps for clients and applications that are slow to take them. Beyond it each connection gets 4 KiB at a time, so that the sender has to wait.",
+		parse: func(c *Config, v string) (err error) {
+			c.ProxyMemory, err = sizeAtLeast(v, minProxyMemory)
+			return err
+		},
+		rank: func(c *Config) float64 { return float64(c.ProxyMemory) },
+	}, {
+		name: KeyMaxConnections, form: `a whole number from 1 to 20000 such as "10000"`, def: "10000",
+		doc: "Connections that the proxy serves at a time. Further ones wait to be accepted.",
+		parse: func(c *Config, v string) error {
+			n, err := parseDecimal(v)
+			if err == nil && (n < 1 || n > maxConnections) {
+				err = errForm
+			}
+			c.MaxConnections = int(n)
+			return err
+		},
+		rank: func(c *Config) float64 { return float64(c.MaxConnections) },
+	}}
+}
+
+// minProxyMemory is the least that the proxy's buffers may be limited to.
+const minProxyMemory = 1 << 20
+
+// maxConnections is what there are certainly ports for.
+const maxConnections = 20000
 
 // directions splits a list by the direction that its items name.
 func directions(s string) (in, out string, err error) {

@@ -185,9 +185,11 @@ func (b *pending) add(pool *bufPool, data []byte) {
 		return
 	}
 	if b.buf == nil {
-		b.buf, b.pool = pool.get(), pool
+		b.buf, b.pool = pool.get(len(data)), pool
 	}
+	before := cap(b.buf)
 	b.buf = append(b.buf, data...)
+	pool.held += cap(b.buf) - before
 }
 
 // advance drops the first n bytes and returns the memory when all are gone.
@@ -207,24 +209,44 @@ func (b *pending) drop() {
 
 // bufPool is a free list of buffers for one loop; not safe for concurrent use.
 type bufPool struct {
-	free [][]byte
+	free  [][]byte
+	held  int // bytes of buffers that are in use
+	limit int // of held, beyond which connections get little at a time
 }
 
 const (
 	bufSize    = 64 << 10
 	bufKeepMax = 256 // buffers kept for reuse: 16 MiB
+	// smallShare is what may be read for a connection when memory is scarce.
+	smallShare = 4 << 10
 )
 
-func (p *bufPool) get() []byte {
-	if n := len(p.free); n > 0 {
-		b := p.free[n-1]
-		p.free = p.free[:n-1]
-		return b[:0]
+// share is how much may be read for a connection at a time: what its other end
+// does not take has to be kept.
+func (p *bufPool) share() int {
+	if p.held >= p.limit {
+		return smallShare
 	}
-	return make([]byte, 0, bufSize)
+	return arenaSize
+}
+
+func (p *bufPool) get(size int) []byte {
+	var b []byte
+	switch n := len(p.free); {
+	case p.held >= p.limit && size < bufSize:
+		b = make([]byte, 0, size)
+	case n > 0:
+		b = p.free[n-1]
+		p.free = p.free[:n-1]
+	default:
+		b = make([]byte, 0, bufSize)
+	}
+	p.held += cap(b)
+	return b[:0]
 }
 
 func (p *bufPool) put(b []byte) {
+	p.held -= cap(b)
 	// A buffer that a drain made larger goes back to the garbage collector.
 	if cap(b) == bufSize && len(p.free) < bufKeepMax {
 		p.free = append(p.free, b[:0])

@@ -380,7 +380,7 @@ func TestUnrecordedConnection(t *testing.T) {
 	_, err = r.proxy.Replay(context.Background(), false)
 	require.ErrorIs(t, err, ErrDiverged)
 	r.again(a.stop)
-	a = r.teller(rogue)
+	r.teller(rogue)
 	_, err = r.proxy.Replay(context.Background(), true)
 	require.NoError(t, err)
 	require.NotZero(t, r.proxy.Stats().Differing)

@@ -28,7 +28,8 @@ func (p *Proxy) pumpInput(c *conn) {
 		if !c.readable[clientSide] || c.eof[clientSide] || c.failed[clientSide] || !c.in.empty() || c.waiting {
 			return
 		}
-		n, e := recvNB(c.clientFD, p.scratch)
+		room := min(len(p.scratch), p.pool.share())
+		n, e := recvNB(c.clientFD, p.scratch[:room])
 		switch {
 		case e == syscall.EAGAIN:
 			c.readable[clientSide] = false
@@ -45,7 +46,7 @@ func (p *Proxy) pumpInput(c *conn) {
 		budget -= n
 		// A short read means that the socket was empty a moment ago: the next
 		// byte makes a new edge. A FIN behind the data made its edge already.
-		if n < len(p.scratch) && !c.hup[clientSide] {
+		if n < room && !c.hup[clientSide] {
 			c.readable[clientSide] = false
 		}
 		p.input(c, p.scratch[:n])

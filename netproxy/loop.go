@@ -185,7 +185,9 @@ func (p *Proxy) turn(timeoutUS int64) error {
 	p.checkSuspects()
 	p.checkTrigger()
 	p.checkFull()
+	p.stats.held.Store(int64(p.pool.held))
 	p.expireGhosts()
+	p.checkOrphans()
 	return nil
 }
 

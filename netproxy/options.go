@@ -55,6 +55,10 @@ type Options struct {
 	Loopback bool
 	// Node says how the node's own connections are treated during a recovery.
 	Node NodeConns
+	// MaxMemory is how many bytes may be kept for ends that do not take them;
+	// beyond it every connection gets 4 KiB at a time. Default 64 MiB. A crash may
+	// exceed it by what the kernel holds of the dead application's output.
+	MaxMemory int
 	// MaxConnections bounds the connections served at a time; further ones
 	// wait in the listener's backlog. Default 10,000.
 	MaxConnections int
@@ -84,6 +88,8 @@ type Options struct {
 	OnNearlyFull func()
 	// Log receives what an operator should see.
 	Log *logrus.Entry
+
+	orphanInterval time.Duration // shorter in tests
 }
 
 // Dying says what is known of the application when a leg ends.
@@ -110,6 +116,12 @@ func (o *Options) defaultsAndValidate() error {
 	}
 	if o.DyingFor <= 0 {
 		o.DyingFor = 250 * time.Millisecond
+	}
+	if o.orphanInterval <= 0 {
+		o.orphanInterval = orphanInterval
+	}
+	if o.MaxMemory <= 0 {
+		o.MaxMemory = 64 << 20
 	}
 	if o.MaxConnections <= 0 {
 		o.MaxConnections = 10000

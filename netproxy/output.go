@@ -27,7 +27,7 @@ func (p *Proxy) pumpOutput(c *conn) {
 	if c.connecting || c.legFD < 0 || c.unidentified && !p.identify(c) {
 		return
 	}
-	for budget := outputBudget; budget > 0; {
+	for budget := min(outputBudget, p.pool.share()); budget > 0; {
 		if !c.readable[legSide] || c.eof[legSide] || c.failed[legSide] {
 			return
 		}
@@ -75,8 +75,10 @@ func (p *Proxy) pumpOutput(c *conn) {
 // what it gets; otherwise only what it has already, which is swallowed.
 func (p *Proxy) room(c *conn) int {
 	switch {
-	case c.out.empty() || p.draining || c.diverged:
+	case p.draining || c.diverged:
 		return arenaSize
+	case c.out.empty():
+		return min(arenaSize, p.pool.share())
 	case c.outPos < c.outRead:
 		return int(min(c.outRead-c.outPos, arenaSize))
 	}

@@ -89,7 +89,8 @@ type Proxy struct {
 	acceptDue   bool
 	node        map[netip.Addr]bool // the node's addresses; nil: they are like others
 	waiting     []waitingConn
-	draining    bool // read legs whatever their clients take
+	orphansAt   time.Time // when half-closed connections were last looked at
+	draining    bool      // read legs whatever their clients take
 	// ghostsUntil is when connections without a client are dropped.
 	ghostsUntil time.Time
 	scratch     []byte
@@ -113,6 +114,7 @@ type counters struct {
 	conns       atomic.Int64
 	accepted    atomic.Uint64
 	opened      atomic.Uint64
+	held        atomic.Int64
 	inBytes     atomic.Uint64
 	outBytes    atomic.Uint64
 	inRecords   atomic.Uint64
@@ -126,6 +128,7 @@ type Stats struct {
 	Connections int64  // open now
 	Accepted    uint64 // since the start
 	Opened      uint64 // by the application, since the start
+	Held        int64  // bytes kept for ends that do not take them
 	InBytes     uint64 // input bytes journaled
 	OutBytes    uint64 // output bytes fingerprinted
 	InRecords   uint64 // input records journaled
@@ -150,6 +153,7 @@ func New(opts Options) (_ *Proxy, err error) {
 		events: make([]unix.EpollEvent, 512),
 	}
 	p.onEvent, p.wakeFn = p.onConsumed, p.wake
+	p.pool.limit = opts.MaxMemory
 	defer func() {
 		if err != nil {
 			p.release()
@@ -179,6 +183,7 @@ func New(opts Options) (_ *Proxy, err error) {
 func (p *Proxy) Stats() Stats {
 	s := Stats{
 		Connections: p.stats.conns.Load(), Accepted: p.stats.accepted.Load(), Opened: p.stats.opened.Load(),
+		Held:    p.stats.held.Load(),
 		InBytes: p.stats.inBytes.Load(), OutBytes: p.stats.outBytes.Load(),
 		InRecords: p.stats.inRecords.Load(), Swallowed: p.stats.swallowed.Load(),
 		Differing: p.stats.differing.Load(), Order: "tracepoint", OrderReason: p.srcReason,

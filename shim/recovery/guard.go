@@ -226,6 +226,7 @@ func (g *guard) created(ctx context.Context) error {
 		NetNS: int(g.netns.Fd()), Name: tableName(g.c.Namespace(), g.c.ID()),
 		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: g.procs.dying,
 		Owns: g.procs.owns, Node: nodeConns(g.cfg.Probes), Loopback: g.cfg.InterceptLoopback,
+		MaxMemory: int(g.cfg.ProxyMemory), MaxConnections: g.cfg.MaxConnections,
 		ExcludePorts: excluded(g.cfg.ExcludeIn.Ports), ExcludeSources: g.cfg.ExcludeIn.Prefixes,
 		OnFault: g.journalFailed, HoldOnFault: g.cfg.JournalFault == config.FaultHold, OnStall: g.journalStalled,
 		OnNearlyFull:   func() { g.wantCheckpoint("journal nearly full") },
