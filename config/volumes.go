@@ -35,7 +35,7 @@ func (v Volumes) String() string { return [...]string{"auto", "snapshot", "safe"
 func volumeKeys() []key {
 	return []key{{
 		name: KeyVolumes, form: `"auto", "snapshot", "safe" or "refuse"`, def: "auto",
-		doc: "What becomes of writable volumes that `safe-volumes` does not name. `snapshot`: they are captured with each checkpoint and rolled back with the memory, so nobody else may write to them. `safe`: they are left alone, since the application copes with files newer than its memory. `refuse`: the container is not protected. `auto`: an emptyDir that no other container of the pod mounts, and the pod's /dev/shm, are snapshotted; any other is refused. Read-only mounts, and the files that the node puts into every container (/etc/hosts, /etc/hostname, /etc/resolv.conf, the termination log), are no concern of it.",
+		doc: "What becomes of writable volumes that `safe-volumes` does not name. `snapshot`: they are captured with each checkpoint and rolled back with the memory, so nobody else may write to them. `safe`: they are left alone, since the application copes with files newer than its memory. `refuse`: the container is not protected. `auto`: an emptyDir (or a subPath of one) that no other container mounts writable, and the pod's /dev/shm, are snapshotted; any other is refused. Read-only mounts, and the files that the node puts into every container (/etc/hosts, /etc/hostname, /etc/resolv.conf, the termination log), are no concern of it.",
 		parse: func(c *Config, v string) (err error) {
 			c.Volumes, err = oneOf(v, VolumesAuto, VolumesSnapshot, VolumesSafe, VolumesRefuse)
 			return err

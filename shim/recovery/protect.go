@@ -38,8 +38,12 @@ func (g *guard) checkSpec(spec *specs.Spec) error {
 	if own[specs.UserNamespace] {
 		return unprotected("the container has a user namespace")
 	}
+	host, err := readMountTable()
+	if err != nil {
+		return err
+	}
 	for _, v := range specVolumes(spec) {
-		if v.treatment(g.cfg) == volumeRefused {
+		if v.treatment(g.cfg, host) == volumeRefused {
 			return v.refused()
 		}
 	}

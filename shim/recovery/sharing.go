@@ -45,11 +45,15 @@ func (n *neighbours) sharing() error {
 	if err != nil {
 		return fmt.Errorf("containers of the node: %w", err)
 	}
+	host, err := readMountTable()
+	if err != nil {
+		return err
+	}
 	for _, e := range list {
 		if e.Name() == filepath.Base(n.bundle) {
 			continue
 		}
-		if path := sharedPath(filepath.Join(dir, e.Name(), "config.json"), volumes); path != "" {
+		if path := sharedPath(filepath.Join(dir, e.Name(), "config.json"), volumes, host); path != "" {
 			return unprotected("volume %s can't be rolled back, because container %s writes to it as well; name it in crsc.io/safe-volumes if it may be newer than memory", path, e.Name())
 		}
 	}
@@ -60,26 +64,21 @@ func (n *neighbours) sharing() error {
 // sharedPath returns the volume that the container with this spec mounts too.
 // One whose spec can't be read is being made, or has gone: its coming or going
 // changes the directory again.
-func sharedPath(config string, volumes []volume) string {
+func sharedPath(config string, volumes []volume, host mountTable) string {
 	b, err := os.ReadFile(config)
 	var spec specs.Spec
 	if err != nil || json.Unmarshal(b, &spec) != nil {
 		return ""
 	}
 	for _, other := range specVolumes(&spec) {
+		at := host.locate(other.source)
 		for _, v := range volumes {
-			if within(other.source, v.source) || within(v.source, other.source) {
+			if at.holds(v.at) || v.at.holds(at) {
 				return v.path
 			}
 		}
 	}
 	return ""
-}
-
-// within reports whether path is dir or below it.
-func within(path, dir string) bool {
-	path, dir = filepath.Clean(path), filepath.Clean(dir)
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // userOf finds a process that has a file open or mapped which lies on the file

@@ -27,8 +27,6 @@ var (
 	// (GetPodContainerDir in pkg/kubelet/kubelet_getters.go). Where the container
 	// sees it is up to terminationMessagePath.
 	terminationLog = regexp.MustCompile(`/pods/[^/]+/containers/[^/]+/[0-9a-f]{8}$`)
-	// emptyDir lives and dies with the pod (pkg/volume/emptydir).
-	emptyDir = regexp.MustCompile(`/pods/[^/]+/volumes/kubernetes\.io~empty-dir/[^/]+$`)
 	// podShm is the /dev/shm that all containers of a pod mount
 	// (getSandboxDevShm of containerd's CRI).
 	podShm = regexp.MustCompile(`/sandboxes/[^/]+/shm$`)
@@ -38,6 +36,7 @@ var (
 type volume struct {
 	path   string // in the container
 	source string // on the host; empty if the spec does not say
+	at     location
 	// host is where it can be reached whatever becomes of the source; empty
 	// before it has been pinned.
 	host string
@@ -53,13 +52,13 @@ const (
 )
 
 // treatment decides by the configuration and by what kind of volume it is.
-func (v volume) treatment(cfg *config.Config) treatment {
+func (v volume) treatment(cfg *config.Config, host mountTable) treatment {
 	switch {
 	case slices.Contains(cfg.SafeVolumes, v.path), slices.Contains(nodeFiles, v.path), terminationLog.MatchString(v.source):
 		return volumeSafe
 	case cfg.Volumes == config.VolumesSafe:
 		return volumeSafe
-	case cfg.Volumes == config.VolumesSnapshot, cfg.Volumes == config.VolumesAuto && (emptyDir.MatchString(v.source) || v.ofPod()):
+	case cfg.Volumes == config.VolumesSnapshot, cfg.Volumes == config.VolumesAuto && (v.ofPod() || v.source != "" && host.ofPod(v.source)):
 		return volumeSnapshot
 	}
 	return volumeRefused
@@ -89,6 +88,10 @@ func specVolumes(spec *specs.Spec) []volume {
 // Errors: ErrUnprotected for one that is neither.
 func sortVolumes(cfg *config.Config, spec *specs.Spec, pinned []criu.PinnedMount) (snapshot []volume, safe []string, err error) {
 	known := specVolumes(spec)
+	host, err := readMountTable()
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, m := range pinned {
 		if m.ReadOnly {
 			continue
@@ -101,7 +104,7 @@ func sortVolumes(cfg *config.Config, spec *specs.Spec, pinned []criu.PinnedMount
 				break
 			}
 		}
-		switch v.treatment(cfg) {
+		switch v.treatment(cfg, host) {
 		case volumeRefused:
 			return nil, nil, v.refused()
 		case volumeSafe:
@@ -110,6 +113,7 @@ func sortVolumes(cfg *config.Config, spec *specs.Spec, pinned []criu.PinnedMount
 			if err := v.capturable(); err != nil {
 				return nil, nil, err
 			}
+			v.at = host.locate(v.source)
 			snapshot = append(snapshot, v)
 		}
 	}

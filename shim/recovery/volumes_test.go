@@ -56,9 +56,9 @@ func TestTreatment(t *testing.T) {
 		vs := specVolumes(&specs.Spec{Mounts: []specs.Mount{criMounts("")[name]}})
 		require.Len(t, vs, 1, name)
 		for mode, treated := range want {
-			require.Equal(t, treated, vs[0].treatment(&config.Config{Volumes: mode}), "%s, %s", name, mode)
+			require.Equal(t, treated, vs[0].treatment(&config.Config{Volumes: mode}, nil), "%s, %s", name, mode)
 			if treated != volumeSafe {
-				require.Equal(t, volumeSafe, vs[0].treatment(&config.Config{Volumes: mode, SafeVolumes: []string{vs[0].path}}), "%s, %s", name, mode)
+				require.Equal(t, volumeSafe, vs[0].treatment(&config.Config{Volumes: mode, SafeVolumes: []string{vs[0].path}}, nil), "%s, %s", name, mode)
 			}
 		}
 	}
@@ -112,7 +112,9 @@ func TestSharing(t *testing.T) {
 	bundle("reader", "/v/data", "ro")
 	bundle("stranger", "/v/database")
 	require.NoError(t, os.Mkdir(filepath.Join(bundles, "unfinished"), 0o700))
-	n := neighbours{bundle: filepath.Join(bundles, "self"), volumes: []volume{{path: "/data", source: "/v/data"}}}
+	host, err := readMountTable()
+	require.NoError(t, err)
+	n := neighbours{bundle: filepath.Join(bundles, "self"), volumes: []volume{{path: "/data", source: "/v/data", at: host.locate("/v/data")}}}
 	require.NoError(t, n.sharing())
 	require.NoError(t, n.sharing())
 	for i, source := range []string{"/v/data", "/v/data/sub", "/v", "/"} {
@@ -125,6 +127,42 @@ func TestSharing(t *testing.T) {
 		require.NoError(t, os.RemoveAll(filepath.Join(bundles, name)))
 		require.NoError(t, n.sharing())
 	}
+}
+
+// TestSubPaths: the kubelet binds a subPath to a path of its own, below
+// volume-subpaths (pkg/volume/util/subpath).
+func TestSubPaths(t *testing.T) {
+	root := t.TempDir()
+	pod := filepath.Join(root, "pods/0f5b")
+	mount := func(source, target, kind string, flags uintptr) {
+		t.Helper()
+		require.NoError(t, os.MkdirAll(target, 0o700))
+		require.NoError(t, unix.Mount(source, target, kind, flags, ""))
+		t.Cleanup(func() { require.NoError(t, unix.Unmount(target, unix.MNT_DETACH)) })
+	}
+	disk, memory := filepath.Join(pod, "volumes/kubernetes.io~empty-dir/disk"), filepath.Join(pod, "volumes/kubernetes.io~empty-dir/memory")
+	claim := filepath.Join(pod, "volumes/kubernetes.io~csi/pvc-1/mount")
+	mount("tmpfs", memory, "tmpfs", 0)
+	sub := func(name, of string) string {
+		t.Helper()
+		require.NoError(t, os.MkdirAll(filepath.Join(of, "tmp"), 0o700))
+		target := filepath.Join(pod, "volume-subpaths", name, "app/0")
+		mount(filepath.Join(of, "tmp"), target, "", unix.MS_BIND)
+		return target
+	}
+	onDisk, inMemory, ofClaim := sub("disk", disk), sub("memory", memory), sub("claim", claim)
+	host, err := readMountTable()
+	require.NoError(t, err)
+	for path, want := range map[string]bool{disk: true, memory: true, onDisk: true, inMemory: true, claim: false, ofClaim: false} {
+		require.Equal(t, want, host.ofPod(path), path)
+	}
+	require.True(t, host.locate(disk).holds(host.locate(onDisk)), "another container may mount all of it")
+	require.True(t, host.locate(memory).holds(host.locate(inMemory)))
+	require.False(t, host.locate(onDisk).holds(host.locate(disk)))
+	require.False(t, host.locate(disk).holds(host.locate(inMemory)))
+	link := filepath.Join(root, "link")
+	require.NoError(t, os.Symlink(disk, link))
+	require.Equal(t, host.locate(disk), host.locate(link))
 }
 
 func TestUserOf(t *testing.T) {
