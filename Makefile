@@ -51,6 +51,11 @@ workloads: setup build ## real services killed 100 times each; memory and files 
 	@CGO_ENABLED=0 go build -o bin/testing/crsc-workloads ./testing/workloads/cmd/crsc-workloads
 	@exec bin/testing/crsc-workloads -kills 100 -out $(OUT)/workloads.json $(ARGS)
 
+.PHONY: egress
+egress: setup build ## 100 crashes of an application that calls another server, and whether each call came once; two minutes
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-egress ./testing/egress/cmd/crsc-egress
+	@exec bin/testing/crsc-egress -kills 100 -out $(OUT)/egress.json $(ARGS)
+
 .PHONY: test
 test: setup build lint ## everything, with the race detector, as root; under 25 min
 	@exec go build -race ./...
@@ -97,5 +102,5 @@ install: build ## install into DESTDIR/PREFIX/bin
 .PHONY: clean
 clean: ## take all environments of this clone down, remove what was built
 	@if [ -x bin/testing/crsc-env ]; then \
-	for i in '' e2e demo soak workloads matrix brecovery bproxy bfreeze bimage bjournal bparity; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
+	for i in '' e2e demo soak egress workloads matrix brecovery bproxy bfreeze bimage bjournal bparity; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
 	rm -rf bin out

@@ -30,11 +30,15 @@ type TCPSocket struct {
 	HasWindow                                          bool // the image carries the window fields
 }
 
+// Connected reports whether the socket has been connected to its peer.
+func (s *TCPSocket) Connected() bool { return s.State != tcpListen && s.State != tcpSynSent }
+
 // TCP states, from the kernel's include/net/tcp_states.h.
 const (
-	tcpClose  = 7
-	tcpListen = 10
-	tcpStates = 13 // one more than the last
+	tcpSynSent = 2
+	tcpClose   = 7
+	tcpListen  = 10
+	tcpStates  = 13 // one more than the last
 )
 
 // maxSockets bounds what is kept of one checkpoint.

@@ -40,7 +40,9 @@ type Options struct {
 	// follows its child within a millisecond or two, unless others have the
 	// processors. A close is held for less if the child's parent goes to sleep.
 	DyingFor time.Duration
-	// Egress intercepts the connections that the application opens, too.
+	// NoIngress lets connections of clients pass untouched.
+	NoIngress bool
+	// Egress intercepts the connections that the application opens.
 	Egress bool
 	// ExcludePorts are destination ports that are never intercepted.
 	ExcludePorts []uint16

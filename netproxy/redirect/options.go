@@ -35,6 +35,8 @@ type Options struct {
 	// Intercept are addresses to redirect from the start, whether or not
 	// somebody listens there yet.
 	Intercept []netip.AddrPort
+	// NoIncoming lets the connections of clients pass untouched.
+	NoIncoming bool
 	// Outgoing redirects the connections that the application opens; nil: they
 	// pass untouched.
 	Outgoing *Outgoing

@@ -142,7 +142,7 @@ func (t *table) addPrerouting(o *Options, queue uint16) {
 	add(meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), accept())
 	for i, f := range families() {
 		port := o.Listener.port(i)
-		if port == 0 {
+		if port == 0 || o.NoIncoming {
 			continue
 		}
 		add(f.only(), f.peerIn(f.saddr, t.clients[i], true), accept())

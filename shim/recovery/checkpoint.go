@@ -222,6 +222,7 @@ func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpo
 		return fmt.Errorf("files on safe volumes: %w", err)
 	}
 	cp.cut.Sockets = match(cp.cut.Table, sockets)
+	cp.cut.Foreign = foreign(cp.cut.Table, sockets)
 	info.Connections = len(cp.cut.Sockets)
 	if g.store.sync || g.isLast(info) {
 		if err := g.store.toDisk(ctx, cp); err != nil {

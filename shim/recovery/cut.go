@@ -8,6 +8,7 @@ import (
 
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/sockdiag"
 	"github.com/crsc-io/crsc/netproxy/tcprepair"
 	"github.com/crsc-io/crsc/shim/lifecycle"
 )
@@ -26,6 +27,26 @@ func match(t *replay.Table, sockets []criu.TCPSocket) map[uint32]criu.TCPSocket 
 		}
 		if s, ok := byTuple[tuple{c.Local(), c.Peer()}]; ok {
 			out[c.ID] = s
+		}
+	}
+	return out
+}
+
+// foreign lists the connections of the images that neither go through the proxy
+// nor have their other end in the images. Their peers have seen the crash.
+func foreign(t *replay.Table, sockets []criu.TCPSocket) []sockdiag.Tuple {
+	known := make(map[sockdiag.Tuple]bool, len(t.Conns)+len(sockets))
+	for _, c := range t.Conns {
+		known[sockdiag.Tuple{Local: c.Local(), Remote: c.Peer()}] = true
+	}
+	for _, s := range sockets {
+		known[sockdiag.Tuple{Local: plain(s.Remote), Remote: plain(s.Local)}] = true
+	}
+	var out []sockdiag.Tuple
+	for _, s := range sockets {
+		at := sockdiag.Tuple{Local: plain(s.Local), Remote: plain(s.Remote)}
+		if s.Connected() && !known[at] {
+			out = append(out, at)
 		}
 	}
 	return out

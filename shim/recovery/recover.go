@@ -9,6 +9,7 @@ import (
 
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/netproxy"
+	"github.com/crsc-io/crsc/netproxy/redirect"
 	"github.com/crsc-io/crsc/netproxy/replay"
 	"github.com/crsc-io/crsc/netproxy/tcprepair"
 	"github.com/crsc-io/crsc/shim/lifecycle"
@@ -325,7 +326,11 @@ func (g *guard) restore(w rung, ready *armed) error {
 	}
 	g.procs.follow(g.c.Pid())
 	g.procs.look()
-	return nil
+	if w.from == nil {
+		return nil
+	}
+	_, err := redirect.DestroySockets(int(g.netns.Fd()), redirect.Match{Tuples: w.from.cut.Foreign})
+	return err
 }
 
 // fire uses the armed restore, and does the whole work if it fails.

@@ -17,6 +17,7 @@ import (
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/sockdiag"
 	"github.com/crsc-io/crsc/shim/lifecycle"
 	"github.com/crsc-io/crsc/status"
 )
@@ -27,6 +28,8 @@ type Cut struct {
 	Table   *replay.Table `json:"table"`
 	// Sockets of the application in the images, by connection number.
 	Sockets map[uint32]criu.TCPSocket `json:"sockets"`
+	// Foreign are connections in the images that do not go through the proxy.
+	Foreign []sockdiag.Tuple `json:"foreign,omitempty"`
 }
 
 const cutVersion = 1

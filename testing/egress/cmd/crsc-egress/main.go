@@ -1,0 +1,36 @@
+// The command crsc-egress is what make egress runs.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/crsc-io/crsc/testing/egress"
+)
+
+func main() {
+	o := egress.Options{Progress: os.Stderr}
+	flag.StringVar(&o.Instance, "instance", "", "which environment of this clone to use, and to destroy at the end; default: egress")
+	flag.IntVar(&o.Kills, "kills", 100, "how often to kill nginx")
+	flag.IntVar(&o.Clients, "clients", 0, "number of clients; default: 20")
+	flag.DurationVar(&o.Gap, "gap", 0, "between two kills, on average; default: 500ms")
+	flag.DurationVar(&o.Interval, "interval", 0, "checkpoint interval; default: 1s")
+	out := flag.String("out", "out/egress.json", "`file` for the figures")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	report, err := egress.Run(ctx, o)
+	if report != nil {
+		fmt.Printf("%+v\n", *report)
+		err = errors.Join(err, report.Write(*out))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "egress:", err)
+		os.Exit(1)
+	}
+}
