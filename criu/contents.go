@@ -31,7 +31,7 @@ type Contents struct {
 	Capabilities uint64
 	// Root: some task is the user 0.
 	Root bool
-	// NoNewPrivs and Seccomp say that every task has them.
+	// NoNewPrivs and Seccomp say that every process has them.
 	NoNewPrivs, Seccomp bool
 	// Profiles are the names of the tasks' LSM profiles, without duplicates.
 	Profiles []string
@@ -81,11 +81,13 @@ func (c *Contents) addTask(e *criu_core.CoreEntry) {
 	}
 	c.Root = c.Root || cr.GetUid() == 0 || cr.GetEuid() == 0 || cr.GetSuid() == 0 || cr.GetFsuid() == 0
 	c.NoNewPrivs = c.NoNewPrivs && noNewPrivs(cr)
-	mode := e.GetThreadCore().GetSeccompMode()
-	if e.GetThreadCore().SeccompMode == nil {
-		mode = e.GetTc().GetOldSeccompMode()
+	if e.GetTc() != nil { // the other threads get the filters of their leader
+		mode := e.GetThreadCore().GetSeccompMode()
+		if e.GetThreadCore().SeccompMode == nil {
+			mode = e.GetTc().GetOldSeccompMode()
+		}
+		c.Seccomp = c.Seccomp && mode == criu_core.SeccompMode_filter
 	}
-	c.Seccomp = c.Seccomp && mode == criu_core.SeccompMode_filter
 	if p := cr.GetLsmProfile(); !slices.Contains(c.Profiles, p) {
 		c.Profiles = append(c.Profiles, p)
 	}

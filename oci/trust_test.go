@@ -253,3 +253,29 @@ func TestEncryptedImages(t *testing.T) {
 		all[d] = whole
 	}
 }
+
+// FuzzManifest: of all manifests that name the key, the reader accepts those
+// that were signed with it and no other.
+func FuzzManifest(f *testing.F) {
+	own, _ := newSigner(f)
+	trust := newTrust(f, TrustOptions{Own: own})
+	all, targets, _ := published(f, Options{Signer: own})
+	plain, unsigned, _ := published(f, Options{})
+	genuine := map[string]bool{}
+	for _, t := range targets {
+		genuine[string(all[t.Digest])] = true
+		f.Add(all[t.Digest])
+	}
+	f.Add(plain[unsigned[1].Digest])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if info, _, err := parseManifest(b, trust); err == nil {
+			require.True(t, genuine[string(b)])
+			require.Equal(t, own.KeyID(), info.Signer)
+		}
+		// What is not signed is bounded all the same.
+		if _, parts, err := parseManifest(b, &Trust{allowUnsigned: true}); err == nil {
+			require.LessOrEqual(t, len(parts.sources), maxSources)
+			require.LessOrEqual(t, len(parts.files), maxLayers)
+		}
+	})
+}

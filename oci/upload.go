@@ -38,8 +38,10 @@ type uploader struct {
 	seal   []age.Recipient // of layers; none: they are not encrypted
 }
 
-// uploadBuffer is what goes to the daemon in one message: each is a round trip.
-const uploadBuffer = 1 << 20
+// uploadBuffer is what goes to the daemon in one message. Each is a round trip;
+// but the daemon, which is not as modest as who makes images, works on each
+// without a pause.
+const uploadBuffer = 128 << 10
 
 func newUploader(store *Store, lease leases.Lease, prefix string, seal []age.Recipient) (*uploader, error) {
 	// One goroutine, a small window: this runs beside a workload.

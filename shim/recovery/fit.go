@@ -68,13 +68,12 @@ func confined(c *criu.Contents, spec *specs.Spec) error {
 	if p == nil || spec.Linux == nil {
 		return refuse("the container's spec has no process")
 	}
-	var allowed []string
-	if p.Capabilities != nil {
-		allowed = slices.Concat(p.Capabilities.Bounding, p.Capabilities.Permitted, p.Capabilities.Inheritable)
-	}
-	known, unknown := cap.FromBitmap(c.Capabilities)
-	if more, _ := difference(known, allowed); len(more) > 0 || len(unknown) > 0 {
-		return refuse("its processes have the capabilities %q %v, which this container's have not", more, unknown)
+	if p.Capabilities != nil { // else runc leaves them all
+		allowed := slices.Concat(p.Capabilities.Bounding, p.Capabilities.Permitted, p.Capabilities.Inheritable)
+		known, unknown := cap.FromBitmap(c.Capabilities)
+		if more, _ := difference(known, allowed); len(more) > 0 || len(unknown) > 0 {
+			return refuse("its processes have the capabilities %q %v, which this container's have not", more, unknown)
+		}
 	}
 	switch {
 	case c.Root && p.User.UID != 0:

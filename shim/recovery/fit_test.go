@@ -79,6 +79,8 @@ func TestConfined(t *testing.T) {
 	require.NoError(t, confined(&criu.Contents{Capabilities: chown | kill, Root: true, Profiles: []string{"x"}}, specOf()))
 	bare := specOf()
 	bare.Process.Capabilities = nil
+	require.NoError(t, confined(&criu.Contents{Capabilities: admin}, bare), "runc leaves all capabilities")
+	bare.Process.Capabilities = &specs.LinuxCapabilities{}
 	require.Error(t, confined(&good, bare))
 	require.Error(t, confined(&good, &specs.Spec{}))
 }

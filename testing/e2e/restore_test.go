@@ -143,7 +143,10 @@ func TestRestoreEncrypted(t *testing.T) {
 	key := filepath.Join(e.Dir, "age.key")
 	require.NoError(t, os.WriteFile(key, []byte(id.String()+"\n"), 0o600))
 	configure(t, e, fmt.Sprintf("[images]\nencrypt_for = [%q]", id.Recipient()))
-	c := newContainerOn(t, e).run("redis", noTriggers("publish", "true"), nil)
+	// As confined as can be: that comes back too.
+	flags := []string{"--seccomp", "--user", "999:1000", "--read-only"}
+	c := newContainerOn(t, e).run("redis", noTriggers("publish", "true"), flags)
+	before := confinement(t, c.initPid())
 	require.Equal(t, "OK", c.dial().do("SET", "secret", "a needle in the haystack"))
 	c.exec("true")
 	image := c.awaitImages(1).Images.Last
@@ -151,9 +154,10 @@ func TestRestoreEncrypted(t *testing.T) {
 		require.NotContains(t, string(b), "needle")
 	}
 	require.NoError(t, e.DeleteContainer(t.Context(), c.id))
-	c.refused(e, oci.ErrUnreadable.Error(), "redis", image.Name, nil)
+	c.refused(e, oci.ErrUnreadable.Error(), "redis", image.Name, flags)
 	configure(t, e, fmt.Sprintf("identity_file = %q", key))
-	n := newContainerOn(t, e).run("redis", protected("restore-from", image.Name), nil)
+	n := newContainerOn(t, e).run("redis", protected("restore-from", image.Name), flags)
+	require.Equal(t, before, confinement(t, n.initPid()))
 	require.Equal(t, "a needle in the haystack", n.dial().do("GET", "secret"))
 }
 
