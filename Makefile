@@ -91,6 +91,7 @@ lint: ## gofmt, go vet, staticcheck, import directions
 bench: setup build ## make bench BENCH=recovery; without BENCH: shows the names
 	@if [ -z '$(BENCH)' ]; then ls testing/bench/cmd 2>/dev/null || echo 'no benchmarks'; exit 2; fi; \
 	if [ ! -d 'testing/bench/cmd/$(BENCH)' ]; then echo 'no benchmark $(BENCH)'; exit 2; fi
+	@if [ '$(BENCH)' = freeze ]; then exec testing/env/install podman; fi
 	@CGO_ENABLED=0 go build -o bin/testing/bench-$(BENCH) ./testing/bench/cmd/$(BENCH)
 	@exec bin/testing/bench-$(BENCH) -out $(OUT)/bench/$(BENCH).json $(ARGS)
 

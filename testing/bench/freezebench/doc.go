@@ -9,6 +9,8 @@
 // a busy machine sometimes long, the same is measured halfway between two
 // checkpoints.
 //
-// Beside it "runc checkpoint --leave-running" does the same to the same Redis in
-// a plain container, without a proxy.
+// Beside it others do the same to the same Redis: our shim with its images on
+// disk; "runc checkpoint --leave-running" in a plain container, and "podman
+// container checkpoint --leave-running" in one of podman's, both with the same
+// runc and CRIU and without a proxy.
 package freezebench

@@ -28,6 +28,10 @@ func (f *runcSource) failures() (int, string) { return 0, "" }
 
 func (f *runcSource) prefix() string { return "runc-" }
 
+func (f *runcSource) stop(ctx context.Context, _ *bench.Rig, s *bench.Server) error {
+	return s.Remove(ctx)
+}
+
 func (f *runcSource) start(ctx context.Context, rig *bench.Rig, id string) (*bench.Server, error) {
 	file := filepath.Join(rig.Env.Dir, "criu-of-runc.conf")
 	if err := os.WriteFile(file, []byte(criuConfig), 0o600); err != nil {

@@ -33,6 +33,8 @@ type source interface {
 	collect(ctx context.Context, rig *bench.Rig, s *bench.Server, count int) ([]checkpoint, error)
 	// failures counts those that failed during collect, and quotes the last.
 	failures() (count int, last string)
+	// stop removes the container.
+	stop(ctx context.Context, rig *bench.Rig, s *bench.Server) error
 	// prefix keeps the containers' names apart.
 	prefix() string
 }
@@ -58,22 +60,23 @@ type outcome struct {
 	lastError   string
 }
 
-func (s scenario) run(ctx context.Context, rig *bench.Rig, from source) (*outcome, error) {
+func (s scenario) run(ctx context.Context, rig *bench.Rig, from source) (o *outcome, err error) {
 	id := from.prefix() + s.name
 	server, err := from.start(ctx, rig, id)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", id, err)
 	}
+	defer func() { err = errors.Join(err, from.stop(context.WithoutCancel(ctx), rig, server)) }()
 	if s.heapMB > 0 {
 		if err := fill(rig, server, s.heapMB); err != nil {
 			return nil, fmt.Errorf("%s: fill: %w", id, err)
 		}
 	}
-	o := &outcome{scenario: s}
+	o = &outcome{scenario: s}
 	if err := o.watch(ctx, rig, server, from); err != nil {
 		return nil, fmt.Errorf("%s: %w", id, err)
 	}
-	return o, server.Remove(ctx)
+	return o, nil
 }
 
 // watch makes the checkpoints while clients work.

@@ -31,7 +31,16 @@ func TestGapCoversFreeze(t *testing.T) {
 	assert.Len(t, o.quiet, 2)
 
 	out := &bench.Results{}
-	o.report(out, o)
+	o.report(out)
+	o.reportBeside(out, rival{name: "runc"}, o)
 	assert.Equal(t, 1.0, out.Get("redis_probed_frozen_vs_runc"))
 	assert.Equal(t, 3.0, float64(len(o.of(frozen))))
+}
+
+func TestFrozenByPodman(t *testing.T) {
+	ms, err := frozenByPodman([]byte(`{"podman_checkpoint_duration": 9, "container_statistics": [{"criu_statistics": {"freezing_time": 3475, "frozen_time": 161820}}]}`))
+	require.NoError(t, err)
+	assert.InDelta(t, 165.295, ms, 1e-9)
+	_, err = frozenByPodman([]byte(`{"container_statistics": null}`))
+	require.ErrorContains(t, err, "incomplete")
 }

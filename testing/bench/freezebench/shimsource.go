@@ -14,6 +14,7 @@ const ownLimit = 20 * time.Second
 // shimSource lets the shim make checkpoints by the clock.
 type shimSource struct {
 	interval time.Duration
+	disk     bool // no checkpoint in memory
 
 	failed    int // checkpoints, so far
 	lastError string
@@ -21,13 +22,26 @@ type shimSource struct {
 
 func (f *shimSource) failures() (int, string) { return f.failed, f.lastError }
 
-func (f *shimSource) prefix() string { return "crsc-" }
+func (f *shimSource) prefix() string {
+	if f.disk {
+		return "disk-"
+	}
+	return "crsc-"
+}
+
+func (f *shimSource) stop(ctx context.Context, _ *bench.Rig, s *bench.Server) error {
+	return s.Remove(ctx)
+}
 
 func (f *shimSource) start(ctx context.Context, rig *bench.Rig, id string) (*bench.Server, error) {
-	return rig.StartRedis(ctx, bench.ServerOptions{ID: id, Pod: id, Settings: map[string]string{
+	settings := map[string]string{
 		"checkpoint-interval": f.interval.String(), "checkpoint-journal-size": "off", "checkpoint-journal-records": "off",
-		"journal-max-size": "8Gi",
-	}})
+		"journal-max-size": "8Gi", "checkpoint-memory": "1Gi",
+	}
+	if f.disk {
+		settings["checkpoint-memory"] = "off"
+	}
+	return rig.StartRedis(ctx, bench.ServerOptions{ID: id, Pod: id, Settings: settings})
 }
 
 // collect reads the status file, which tells of the last checkpoint only, often
