@@ -9,12 +9,13 @@ import (
 	"runtime"
 	"syscall"
 
-	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/schedcore"
 	"github.com/containerd/containerd/v2/pkg/shim"
+
+	"github.com/crsc-io/crsc/internal/cgroups"
 )
 
 // groupAnnotations name the group of a container, in order of preference. The
@@ -130,7 +131,7 @@ func joinCgroup(pid int, path string) (err error) {
 	if path == "" {
 		return nil
 	}
-	if cgroups.Mode() == cgroups.Unified {
+	if cgroups.Unified() {
 		var cg *cgroup2.Manager
 		if cg, err = cgroup2.Load(path); err == nil {
 			err = cg.AddProc(uint64(pid))

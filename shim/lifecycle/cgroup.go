@@ -4,11 +4,12 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/containerd/log"
 	"github.com/moby/sys/userns"
+
+	"github.com/crsc-io/crsc/internal/cgroups"
 )
 
 // cgroup is the cgroup of a container, of either version.
@@ -21,7 +22,7 @@ type cgroup struct {
 
 // loadCgroup finds the cgroup of a process.
 func loadCgroup(pid int) (*cgroup, error) {
-	if cgroups.Mode() != cgroups.Unified {
+	if !cgroups.Unified() {
 		cg, err := cgroup1.Load(cgroup1.PidPath(pid))
 		if err != nil {
 			return nil, fmt.Errorf("load cgroup of %d: %w", pid, err)

@@ -11,10 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// cgroup2Mount is where the unified hierarchy is mounted.
-const cgroup2Mount = "/sys/fs/cgroup"
+	"github.com/crsc-io/crsc/internal/cgroups"
+)
 
 // oomWatch tells when the kernel found a cgroup out of memory.
 //
@@ -52,7 +51,7 @@ func (g *cgroup) watchOOM(notify func()) (*oomWatch, error) {
 			return nil, fmt.Errorf("watch for OOM: %w", err)
 		}
 		fd = ifd
-		events := filepath.Join(cgroup2Mount, g.path, "memory.events")
+		events := filepath.Join(cgroups.Root, g.path, "memory.events")
 		w.kills = func() (uint64, error) { return readOOMKills(events) }
 		if w.last, err = w.kills(); err != nil {
 			unix.Close(fd)

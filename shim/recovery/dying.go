@@ -4,15 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/crsc-io/crsc/internal/cgroups"
 	"github.com/crsc-io/crsc/netproxy"
 )
 
@@ -235,29 +234,16 @@ func (p *processes) read(pid int) procState {
 // cgroupDir finds a cgroup of pid that lists its processes: the pids hierarchy
 // of version 1, else version 2.
 func cgroupDir(pid int) (string, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	paths, err := cgroups.Of(pid)
 	if err != nil {
 		return "", err
 	}
-	unified := ""
-	for line := range strings.Lines(string(b)) {
-		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(f) != 3 {
-			continue
-		}
-		if f[1] == "pids" || f[1] == "freezer" {
-			if dir := filepath.Join("/sys/fs/cgroup", f[1], f[2]); isDir(dir) {
-				return dir, nil
-			}
-		}
-		if f[0] == "0" {
-			unified = f[2]
+	for _, dir := range []string{paths.V1("pids"), paths.V1("freezer"), paths.V2()} {
+		if dir != "" && isDir(dir) {
+			return dir, nil
 		}
 	}
-	if dir := filepath.Join("/sys/fs/cgroup", unified); unified != "" && unified != "/" && isDir(dir) {
-		return dir, nil
-	}
-	return "", errors.New("no cgroup of the container's own was found under /sys/fs/cgroup")
+	return "", errors.New("no cgroup of the container's own was found under " + cgroups.Root)
 }
 
 func isDir(path string) bool {

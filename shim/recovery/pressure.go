@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/crsc-io/crsc/config"
+	"github.com/crsc-io/crsc/internal/cgroups"
 	"github.com/crsc-io/crsc/status"
 )
 
@@ -92,37 +93,24 @@ type memoryFiles struct {
 	stalls, source     string
 }
 
-// findMemoryFiles looks below root, the mount points of cgroups and proc in
-// the usual places, for the files about the cgroups that the text of
-// /proc/PID/cgroup names.
-func findMemoryFiles(root, cgroups string) memoryFiles {
+// findMemoryFiles looks for the files about the cgroups; host is the kernel's
+// pressure information for the whole host.
+func findMemoryFiles(paths cgroups.Paths, host string) memoryFiles {
 	m := memoryFiles{}
-	base := filepath.Join(root, "sys/fs/cgroup")
-	for line := range strings.Lines(cgroups) {
-		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(f) != 3 {
-			continue
+	if dir := paths.V1("memory"); dir != "" {
+		m.usage, m.limit = filepath.Join(dir, "memory.usage_in_bytes"), filepath.Join(dir, "memory.limit_in_bytes")
+		m.stat, m.inactive = filepath.Join(dir, "memory.stat"), "total_inactive_file"
+	}
+	if dir := paths.V2(); dir != "" {
+		if exists(filepath.Join(dir, "memory.pressure")) {
+			m.stalls, m.source = filepath.Join(dir, "memory.pressure"), sourceCgroup
 		}
-		if strings.Contains(","+f[1]+",", ",memory,") {
-			dir := filepath.Join(base, "memory", f[2])
-			m.usage, m.limit = filepath.Join(dir, "memory.usage_in_bytes"), filepath.Join(dir, "memory.limit_in_bytes")
-			m.stat, m.inactive = filepath.Join(dir, "memory.stat"), "total_inactive_file"
-		}
-		if f[0] != "0" || f[2] == "/" {
-			continue
-		}
-		// Mounted alone, or beside version 1.
-		for _, dir := range []string{filepath.Join(base, f[2]), filepath.Join(base, "unified", f[2])} {
-			if exists(filepath.Join(dir, "memory.pressure")) {
-				m.stalls, m.source = filepath.Join(dir, "memory.pressure"), sourceCgroup
-			}
-			if m.usage == "" && exists(filepath.Join(dir, "memory.current")) {
-				m.usage, m.limit = filepath.Join(dir, "memory.current"), filepath.Join(dir, "memory.max")
-				m.stat, m.inactive = filepath.Join(dir, "memory.stat"), "inactive_file"
-			}
+		if m.usage == "" && exists(filepath.Join(dir, "memory.current")) {
+			m.usage, m.limit = filepath.Join(dir, "memory.current"), filepath.Join(dir, "memory.max")
+			m.stat, m.inactive = filepath.Join(dir, "memory.stat"), "inactive_file"
 		}
 	}
-	if host := filepath.Join(root, "proc/pressure/memory"); m.stalls == "" && exists(host) {
+	if m.stalls == "" && exists(host) {
 		m.stalls, m.source = host, sourceHost
 	}
 	return m
@@ -130,11 +118,11 @@ func findMemoryFiles(root, cgroups string) memoryFiles {
 
 // memoryFilesOf finds the files of a process's cgroups.
 func memoryFilesOf(pid int) (memoryFiles, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	paths, err := cgroups.Of(pid)
 	if err != nil {
 		return memoryFiles{}, err
 	}
-	return findMemoryFiles("/", string(b)), nil
+	return findMemoryFiles(paths, "/proc/pressure/memory"), nil
 }
 
 func exists(path string) bool {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crsc-io/crsc/config"
+	"github.com/crsc-io/crsc/internal/cgroups"
 )
 
 // fakeRoot writes files below a directory that stands for /.
@@ -21,6 +22,10 @@ func fakeRoot(t *testing.T, files map[string]string) string {
 		require.NoError(t, os.WriteFile(filepath.Join(root, name), []byte(text), 0o644))
 	}
 	return root
+}
+
+func memoryFilesBelow(root, text string) memoryFiles {
+	return findMemoryFiles(cgroups.Parse(filepath.Join(root, "sys/fs/cgroup"), text), filepath.Join(root, "proc/pressure/memory"))
 }
 
 const someStalls = "some avg10=12.50 avg60=3.00 avg300=1.00 total=1\nfull avg10=1.00 avg60=0.00 avg300=0.00 total=0\n"
@@ -61,7 +66,7 @@ func TestMemoryFiles(t *testing.T) {
 		"nothing":               {nil, two, 80, level{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := findMemoryFiles(fakeRoot(t, tc.files), tc.cgroups)
+			m := memoryFilesBelow(fakeRoot(t, tc.files), tc.cgroups)
 			got, err := m.read(tc.above)
 			require.NoError(t, err)
 			require.Equal(t, tc.want, got)
@@ -71,7 +76,7 @@ func TestMemoryFiles(t *testing.T) {
 
 func TestMemoryFilesOfAGoneCgroup(t *testing.T) {
 	root := fakeRoot(t, map[string]string{"sys/fs/cgroup/pod/x/memory.current": "1\n", "sys/fs/cgroup/pod/x/memory.max": "5\n"})
-	m := findMemoryFiles(root, "0::/pod/x\n")
+	m := memoryFilesBelow(root, "0::/pod/x\n")
 	require.NoError(t, os.RemoveAll(filepath.Join(root, "sys")))
 	_, err := m.read(90)
 	require.ErrorIs(t, err, os.ErrNotExist)

@@ -23,10 +23,10 @@ func rules() []rule {
 		{"cmd/crsc-node", []string{"node", "node/agent", "config"}},
 		{"node", nil},
 		{"node/agent", []string{"status"}},
-		{"shim", []string{"shim/task", "shim/lifecycle", "shim/recovery", "netproxy", "criu", "layer", "oci", "journal", "config", "internal/vfs"}},
+		{"shim", []string{"shim/task", "shim/lifecycle", "shim/recovery", "netproxy", "criu", "layer", "oci", "journal", "config", "internal/vfs", "internal/cgroups"}},
 		{"shim/task", []string{"shim/lifecycle"}},
-		{"shim/lifecycle", []string{"config"}},
-		{"shim/recovery", []string{"shim/lifecycle", "criu", "layer", "oci", "journal", "netproxy", "config", "control", "status", "internal/vfs"}},
+		{"shim/lifecycle", []string{"config", "internal/cgroups"}},
+		{"shim/recovery", []string{"shim/lifecycle", "criu", "layer", "oci", "journal", "netproxy", "config", "control", "status", "internal/vfs", "internal/cgroups"}},
 		{"netproxy", []string{"journal", "config", "internal/vfs"}}, // vfs: tests only
 		{"criu", nil},
 		{"layer", []string{"internal/vfs"}},
@@ -36,6 +36,7 @@ func rules() []rule {
 		{"control", []string{"status"}},
 		{"status", nil},
 		{"internal/vfs", nil},
+		{"internal/cgroups", nil},
 		{"testing", []string{"*"}},
 	}
 }
