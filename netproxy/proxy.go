@@ -149,7 +149,7 @@ func New(opts Options) (_ *Proxy, err error) {
 		opts: opts, epfd: -1, wakefd: -1, netns: -1,
 		cmds: make(chan command, 16), done: make(chan struct{}),
 		conns: map[uint32]*conn{}, byApp: map[uint64]*conn{}, clientPorts: map[netip.AddrPort]int{}, nextID: 1,
-		scratch: make([]byte, 64<<10), box: newOutbox(), away: newOutbox(),
+		scratch: make([]byte, inputBudget), box: newOutbox(), away: newOutbox(),
 		events: make([]unix.EpollEvent, 512),
 	}
 	p.onEvent, p.wakeFn = p.onConsumed, p.wake
