@@ -56,6 +56,12 @@ egress: setup build ## 100 crashes of an application that calls another server, 
 	@CGO_ENABLED=0 go build -o bin/testing/crsc-egress ./testing/egress/cmd/crsc-egress
 	@exec bin/testing/crsc-egress -kills 100 -out $(OUT)/egress.json $(ARGS)
 
+.PHONY: torture
+torture: setup build ## the field's own test tools, direct and through the proxy, must find the same; three minutes
+	@exec testing/env/install deb nghttp2-client iperf3 postgresql-client
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-torture ./testing/torture/cmd/crsc-torture
+	@exec bin/testing/crsc-torture -out $(OUT)/torture.json $(ARGS)
+
 .PHONY: test
 test: setup build lint ## everything, with the race detector, as root; under 25 min
 	@exec go build -race ./...

@@ -73,6 +73,20 @@ func recipes() []recipe {
 			{"/var/log/nginx", 0o755, 999, 999}},
 		files: []file{{"/srv/index.html", 0o644, "crsc\n"}, {"/etc/crsc-nginx.conf", 0o644, nginxConf}},
 	}, {
+		name:       "nghttpd",
+		packages:   []string{"nghttp2-server"},
+		entrypoint: []string{"nghttpd", "--no-tls", "-d", "/srv", "8080"},
+		workDir:    "/srv",
+		user:       "0:0",
+		dirs:       []dir{{"/srv", 0o755, 0, 0}},
+		files:      []file{{"/srv/blob", 0o644, strings.Repeat("HTTP/2 ", 2000)}},
+	}, {
+		name:       "iperf3",
+		packages:   []string{"iperf3"},
+		entrypoint: []string{"iperf3", "--server"},
+		workDir:    "/",
+		user:       "0:0",
+	}, {
 		name:       "python",
 		packages:   []string{"python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib"},
 		entrypoint: []string{"python3.11"},

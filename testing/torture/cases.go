@@ -1,0 +1,150 @@
+package torture
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// tool is one test program of the field and the server it needs.
+type tool struct {
+	name    string
+	image   string
+	args    []string // of the server instead of the image's command
+	program bool     // the server of this package is mounted as /app
+	port    uint16
+	// run returns what the tool found, without anything that depends on speed.
+	// With long, it takes some seconds at least.
+	run func(ctx context.Context, r *runner) (string, error)
+	// kills: also with kills. nginx and nghttpd write the time of day into their
+	// answers, and nghttpd interleaves streams as sockets take them; databases
+	// have their own place in testing/workloads.
+	kills bool
+}
+
+func tools() []tool {
+	return []tool{
+		{name: "redis-benchmark", image: "redis", port: 6379, run: redisBenchmark, kills: true},
+		{name: "wrk", image: "nginx", port: 80, run: wrk},
+		{name: "h2load", image: "nghttpd", port: 8080, run: h2load},
+		{name: "net-http", image: "busybox", args: []string{"/app"}, program: true, port: 8080, run: web},
+		{name: "iperf3", image: "iperf3", port: 5201, run: iperf},
+		{name: "pgbench", image: "postgresql", port: 5432, run: pgbench},
+	}
+}
+
+// redisBenchmark runs its whole list of commands.
+func redisBenchmark(ctx context.Context, r *runner) (string, error) {
+	n := "1000"
+	if r.long {
+		n = "6000"
+	}
+	out, err := r.tool(ctx, "redis-benchmark", "-h", r.ip, "-n", n, "-c", "20", "-P", "2", "-r", "1000", "--csv")
+	if err != nil {
+		return out, err
+	}
+	var names []string
+	for line := range strings.Lines(out) {
+		if name, _, ok := strings.Cut(strings.TrimPrefix(line, `"`), `","`); ok && name != "test" {
+			names = append(names, name)
+		}
+	}
+	if len(names) < 15 {
+		return out, errors.New("redis-benchmark reported too few commands")
+	}
+	return strings.Join(names, "\n"), nil
+}
+
+// wrk complains of errors only.
+func wrk(ctx context.Context, r *runner) (string, error) {
+	out, err := r.tool(ctx, "wrk", "-t2", "-c20", "--timeout", "20s", "-d3s", "http://"+r.addr(80)+"/index.html")
+	if err != nil {
+		return out, err
+	}
+	if !regexp.MustCompile(`(?m)^\s+[1-9]\d* requests in`).MatchString(out) {
+		return out, errors.New("wrk made no requests")
+	}
+	return strings.Join(regexp.MustCompile(`(?m)^\s+(Socket errors|Non-2xx).*$`).FindAllString(out, -1), "\n") + "served", nil
+}
+
+var h2loadLines = regexp.MustCompile(`(?m)^(requests:|status codes:).*$`)
+var h2loadData = regexp.MustCompile(`\((\d+)\) data`)
+
+// h2load speaks HTTP/2 with many streams in each connection.
+func h2load(ctx context.Context, r *runner) (string, error) {
+	const n = "20000"
+	out, err := r.tool(ctx, "h2load", "-n", n, "-c", "10", "-m", "10", "http://"+r.addr(8080)+"/blob")
+	if err != nil {
+		return out, err
+	}
+	lines := append(h2loadLines.FindAllString(out, -1), h2loadData.FindString(out))
+	if len(lines) != 3 || !strings.Contains(lines[0], n+" succeeded") {
+		return out, errors.New("h2load had errors")
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// iperf sends a fixed amount in one and in several connections, both ways.
+func iperf(ctx context.Context, r *runner) (string, error) {
+	var said []string
+	for _, flags := range [][]string{{}, {"--reverse"}, {"--parallel", "4"}, {"--length", "100", "--bytes", "200K"}, {"--no-delay", "--window", "8K", "--bytes", "2M"}} {
+		args := append([]string{"--client", r.ip, "--json", "--bytes", "32M"}, flags...)
+		var sent int64
+		err := errors.New("not run")
+		// The server takes one client at a time, who does not wait for it to be
+		// done; the connection that found out whether it serves counts as one.
+		for try := 0; err != nil && try < 20; try++ {
+			if sent, err = iperfOnce(ctx, r, args); err != nil {
+				time.Sleep(200 * time.Millisecond)
+			}
+		}
+		if err != nil {
+			return strings.Join(said, "\n"), err
+		}
+		// The last blocks of several streams depend on who is first.
+		said = append(said, fmt.Sprintf("%v: %d MB sent", flags, sent/1_000_000))
+	}
+	return strings.Join(said, "\n"), nil
+}
+
+func iperfOnce(ctx context.Context, r *runner, args []string) (sent int64, err error) {
+	out, err := r.tool(ctx, "iperf3", args...)
+	if err != nil {
+		return 0, err
+	}
+	var report struct {
+		End struct {
+			Sent struct {
+				Bytes int64 `json:"bytes"`
+			} `json:"sum_sent"`
+		} `json:"end"`
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		return 0, err
+	}
+	if report.Error != "" {
+		return 0, errors.New(report.Error)
+	}
+	return report.End.Sent.Bytes, nil
+}
+
+// pgbench runs transactions and counts them in the database.
+func pgbench(ctx context.Context, r *runner) (string, error) {
+	login := []string{"-h", r.ip, "-U", "postgres"}
+	if out, err := r.tool(ctx, "pgbench", append(login, "--initialize", "--quiet", "postgres")...); err != nil {
+		return out, err
+	}
+	out, err := r.tool(ctx, "pgbench", append(login, "--no-vacuum", "-c", "8", "-j", "2", "-t", "100", "postgres")...)
+	if err != nil {
+		return out, err
+	}
+	lines := regexp.MustCompile(`(?m)^number of (transactions actually processed|failed transactions).*$`).FindAllString(out, -1)
+	counted, err := r.tool(ctx, "psql", append(login, "-tA", "-c",
+		"select count(*), sum(delta) = (select sum(abalance) from pgbench_accounts) from pgbench_history", "postgres")...)
+	return strings.Join(append(lines, counted), "\n"), err
+}
