@@ -19,7 +19,7 @@ GOTEST  := go test -race -count=1 -vet=off -p 1 -timeout 20m
 
 .PHONY: help
 help: ## show this
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 .PHONY: setup
 setup: ## install what the tests and the demo need, into a cache; 4 min the first time
@@ -76,7 +76,7 @@ critest: setup build ## the CRI conformance suite with the stock shim and with o
 
 .PHONY: k8s
 k8s: setup build ## a real Kubernetes with crsc from deploy/; five minutes, the first time fifteen
-	@exec testing/env/install kubernetes node
+	@exec testing/env/install kubernetes node dist
 	@CGO_ENABLED=0 go build -o bin/testing/crsc-k8s ./testing/k8s/cmd/crsc-k8s
 	@exec bin/testing/crsc-k8s -out $(OUT)/k8s.json $(ARGS)
 
@@ -104,7 +104,26 @@ bench: setup build ## make bench BENCH=recovery; without BENCH: shows the names
 .PHONY: install
 install: build ## install into DESTDIR/PREFIX/bin
 	install -d '$(DESTDIR)$(PREFIX)/bin'
-	install -m 0755 bin/containerd-shim-crsc-v1 bin/crsc '$(DESTDIR)$(PREFIX)/bin/'
+	install -m 0755 bin/containerd-shim-crsc-v1 bin/crsc bin/crsc-node '$(DESTDIR)$(PREFIX)/bin/'
+
+.PHONY: node-image
+node-image: build ## the image of the DaemonSet in deploy/, as an OCI archive in out/dist
+	@exec testing/env/install node
+	@exec go run ./deploy/cmd/node-image -out $(OUT)/dist/crsc-node.tar
+
+# What is not tagged sorts before all that is.
+DEBVERSION := $(if $(filter v%,$(VERSION)),$(patsubst v%,%,$(VERSION)),0~$(VERSION))
+
+.PHONY: deb
+deb: build ## a Debian package in out/dist
+	@exec testing/env/install dist
+	@mkdir -p $(OUT)/dist
+	@GOARCH=$$(go env GOARCH) VERSION='$(DEBVERSION)' PATH=$$(testing/env/cachedir)/bin:$$PATH nfpm package -f deploy/nfpm.yaml -p deb -t $(OUT)/dist/
+
+.PHONY: dist
+dist: node-image deb ## image, Debian package and programs with checksums in out/dist
+	@cp bin/containerd-shim-crsc-v1 bin/crsc bin/crsc-node $(OUT)/dist/
+	@cd $(OUT)/dist && sha256sum -- $$(ls | grep -v SHA256SUMS) >SHA256SUMS && cat SHA256SUMS
 
 .PHONY: clean
 clean: ## take all environments of this clone down, remove what was built

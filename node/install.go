@@ -68,6 +68,11 @@ func (o Options) configure(ctx context.Context) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	return o.configureFor(ctx, d)
+}
+
+// configureFor is configure for a known containerd.
+func (o Options) configureFor(ctx context.Context, d daemon) (changed bool, err error) {
 	main, err := save(o.here(o.Containerd))
 	if err != nil {
 		return false, err

@@ -7,16 +7,27 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/config"
 )
 
-// Uninstall takes away all that Install put onto the node, except for the state
-// of containers that still run with our shim; they run on, and lose their
-// protection when their shim is restarted. containerd is restarted if its
-// configuration had our runtime.
+// Uninstall takes away all that Install put onto the node. containerd is
+// restarted if its configuration had our runtime.
+//
+// Errors: ErrInUse while containers run with our shim. containerd could neither
+// probe nor remove them any more.
 func Uninstall(ctx context.Context, o Options) error {
 	o, err := o.defaultsAndValidate()
 	if err != nil {
 		return err
+	}
+	if n, err := o.shims(); err != nil {
+		return err
+	} else if n > 0 {
+		return fmt.Errorf("%w: %d shims run; move the pods of the RuntimeClass to other nodes, or delete them", ErrInUse, n)
 	}
 	changed, err := o.unconfigure()
 	if err != nil {
@@ -27,13 +38,71 @@ func Uninstall(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	for _, path := range []string{o.Prefix, filepath.Dir(nodeFilePath)} {
-		if err := os.RemoveAll(o.here(path)); err != nil {
+	return o.removeFiles()
+}
+
+// removeFiles removes programs, state and node file, in this order: the last
+// says where the state is.
+func (o Options) removeFiles() error {
+	state := config.DefaultStateDir
+	n, err := config.Load(o.here(nodeFilePath))
+	if err == nil {
+		state = n.StateDir
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("what is kept in its state_dir is not removed: %w", err)
+	}
+	for _, path := range []string{o.Prefix, state} {
+		if err := removeTree(o.here(path)); err != nil {
 			return err
 		}
 		o.Log("removed %s", path)
 	}
+	err = removeIfThere(o.here(nodeFilePath))
+	_ = os.Remove(filepath.Dir(o.here(nodeFilePath))) // only if nothing else is in it
+	return err
+}
+
+// removeTree removes what is in a directory, and the directory unless it is a
+// mount point.
+func removeTree(dir string) error {
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range list {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, unix.EBUSY) {
+		return err
+	}
 	return nil
+}
+
+// shims counts the processes that run our shim, which must be to be seen from
+// here. Containers of the node can't make up one: only the node's own root
+// directory counts.
+func (o Options) shims() (n int, err error) {
+	root, err := os.Stat(o.here("/"))
+	if err != nil {
+		return 0, err
+	}
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		return 0, err
+	}
+	for _, link := range links {
+		exe, err := os.Readlink(link)
+		if err != nil || strings.TrimSuffix(exe, " (deleted)") != o.shim() {
+			continue
+		}
+		if st, err := os.Stat(filepath.Join(filepath.Dir(link), "root")); err == nil && os.SameFile(st, root) {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // unconfigure takes the import and the drop-in away, in this order, so that

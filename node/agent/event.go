@@ -98,11 +98,6 @@ func eventsOf(s *status.Status, node string, since time.Time) []event {
 		}
 		out = append(out, newEvent(s, node, "Normal", "Recovered", recovered(s.Pod.Container, r), r.Time.Format(time.RFC3339Nano), r.Time))
 	}
-	if s.RecoveryFailed > 0 && s.Updated.After(since) {
-		out = append(out, newEvent(s, node, "Warning", "RecoveryFailed",
-			fmt.Sprintf("%d crashes of container %s could not be hidden: %s", s.RecoveryFailed, s.Pod.Container, s.Reason),
-			fmt.Sprint(s.RecoveryFailed), s.Updated))
-	}
 	return out
 }
 

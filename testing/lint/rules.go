@@ -21,7 +21,7 @@ func rules() []rule {
 		{"cmd/containerd-shim-crsc-v1", []string{"shim", "config"}},
 		{"cmd/crsc", []string{"journal", "oci", "config", "control", "status", "internal/vfs"}},
 		{"cmd/crsc-node", []string{"node", "node/agent", "config"}},
-		{"node", nil},
+		{"node", []string{"config"}},
 		{"node/agent", []string{"status"}},
 		{"shim", []string{"shim/task", "shim/lifecycle", "shim/recovery", "netproxy", "criu", "layer", "oci", "journal", "config", "internal/vfs", "internal/cgroups"}},
 		{"shim/task", []string{"shim/lifecycle"}},
@@ -37,6 +37,7 @@ func rules() []rule {
 		{"status", nil},
 		{"internal/vfs", nil},
 		{"internal/cgroups", nil},
+		{"deploy", []string{"testing"}},
 		{"testing", []string{"*"}},
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/crsc-io/crsc/testing/env/ociimage"
 	"github.com/crsc-io/crsc/testing/k8s/cluster"
+	"github.com/crsc-io/crsc/testing/k8s/nodeimage"
 )
 
 // Images that the cases use.
@@ -15,7 +16,6 @@ const (
 	redisImage   = "localhost/crsc-test/redis:latest"
 	busyboxImage = "localhost/crsc-test/busybox:latest"
 	probedImage  = "localhost/crsc-test/probed:latest"
-	nodeImage    = "ghcr.io/crsc-io/crsc-node:latest"
 )
 
 // importImages builds the images and gives them to the node.
@@ -29,7 +29,7 @@ func importImages(ctx context.Context, c *cluster.Cluster) error {
 	if err := goBuild(ctx, c, probed, "./testing/k8s/probed"); err != nil {
 		return err
 	}
-	images := []ociimage.Image{NodeImage(c.Root, c.Tools()), {
+	images := []ociimage.Image{nodeimage.Image(c.Root, c.Tools()), {
 		Name: "probed", Ref: probedImage, Entrypoint: []string{"/probed"}, Programs: map[string]string{"/probed": probed},
 	}}
 	for _, i := range images {
@@ -38,20 +38,6 @@ func importImages(ctx context.Context, c *cluster.Cluster) error {
 		}
 	}
 	return nil
-}
-
-// NodeImage is the image of the DaemonSet in deploy/.
-func NodeImage(root, tools string) ociimage.Image {
-	const lib = "/usr/local/lib/crsc/"
-	return ociimage.Image{
-		Name: "crsc-node", Ref: nodeImage, Entrypoint: []string{"/usr/local/bin/crsc-node"},
-		Programs: map[string]string{
-			"/usr/local/bin/crsc-node":      filepath.Join(root, "bin/crsc-node"),
-			lib + "containerd-shim-crsc-v1": filepath.Join(root, "bin/containerd-shim-crsc-v1"),
-			lib + "crsc":                    filepath.Join(root, "bin/crsc"),
-			lib + "criu":                    filepath.Join(tools, "criu-static"),
-		},
-	}
 }
 
 func goBuild(ctx context.Context, c *cluster.Cluster, out, pkg string) error {

@@ -4,6 +4,9 @@ package cases
 func table() []testCase {
 	return []testCase{
 		{"install", install},
+		{"manifests", manifests},
+		{"walk-through", walkThrough},
+		{"patch-and-policy", patch},
 		{"deployment", deployment},
 		{"probes-network", networkProbes},
 		{"probes-exec", execProbes},
@@ -17,5 +20,10 @@ func table() []testCase {
 		{"host-network", hostNetwork},
 		{"host-pid", hostPID},
 		{"user-namespace", userNamespace},
+		{"over-budget", overBudget},
+		{"containerd-killed", killedContainerd},
+		{"kubelet-killed", killedKubelet},
+		{"upgrade", upgrade},
+		{"uninstall", uninstall},
 	}
 }

@@ -92,3 +92,8 @@ func (c *Cluster) writeFiles(cgroup string) error {
 	}
 	return errors.Join(errs...)
 }
+
+// ContainerdConfig is containerd's configuration on the node at first.
+func (c *Cluster) ContainerdConfig() string {
+	return fmt.Sprintf(containerdConfig, ociimage.Ref("pause"))
+}

@@ -14,7 +14,7 @@ import (
 // replaced are the directories in which the sandbox has files of its own: all
 // that containerd, CNI plugins, a kubelet and our installer write to.
 var replaced = []string{
-	"/etc/cni", "/etc/containerd", "/etc/crsc", "/opt", "/run",
+	"/etc/cni", "/etc/containerd", "/opt", "/run",
 	"/var/lib/cni", "/var/lib/containerd", "/var/lib/crsc", "/var/lib/kubelet",
 	"/var/log/containers", "/var/log/pods",
 }

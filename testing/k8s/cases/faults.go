@@ -1,0 +1,129 @@
+package cases
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/crsc-io/crsc/testing/k8s/cluster"
+)
+
+// killedContainerd and killedKubelet: the daemon dies in the middle of a
+// recovery, and nobody notices.
+func killedContainerd(t *T) { t.killedDaemon(t.c.Containerd) }
+func killedKubelet(t *T)    { t.killedDaemon(t.c.Kubelet) }
+
+func (t *T) killedDaemon(daemon *cluster.Process) {
+	ns := t.namespace()
+	t.apply(ns, redisDeployment)
+	p := t.only(ns, "app=redis")
+	p.protected("redis")
+	l := t.drive(p.ip, 6379, 5, 500)
+	for range 3 {
+		time.Sleep(500 * time.Millisecond)
+		before, starts := p.status("redis").RecoveryCount, daemon.Starts()
+		proc, err := os.FindProcess(p.init("redis"))
+		t.must(err)
+		t.must(proc.Kill())
+		t.must(daemon.Signal(syscall.SIGKILL))
+		t.await(func(context.Context) error {
+			s := p.status("redis")
+			if s.RecoveryCount <= before || s.Phase != "running" || daemon.Starts() <= starts {
+				return fmt.Errorf("%d recoveries, %s; %d starts", s.RecoveryCount, s.Phase, daemon.Starts())
+			}
+			return nil
+		})
+		t.ready(ns, p.name)
+	}
+	time.Sleep(time.Second)
+	r := t.finish(l)
+	t.worst("stall_ms", r.LatencyMS.Max)
+	t.await(func(ctx context.Context) error {
+		_, err := t.c.Kubectl(ctx, "exec", "-n", ns, p.name, "--", "redis-cli", "ping")
+		return err
+	})
+	t.check(p.restarts("redis") == "0", "restart count is %s", p.restarts("redis"))
+	t.awaitEvents(ns, "Recovered", 3)
+}
+
+// overBudget: when the budget is used up the kubelet sees the exit as usual, and
+// starts a new container in the same sandbox, which is protected again.
+func overBudget(t *T) {
+	ns := t.namespace()
+	t.apply(ns, strings.Replace(head, "1s}", "1s, crsc.io/recovery-budget: 1/10m}", 1)+"  containers:"+probedContainer)
+	p := t.ready(ns, "p")
+	p.protected("app")
+	p.countsThroughKill(1)
+	first := p.containerID("app")
+	proc, err := os.FindProcess(p.init("app"))
+	t.must(err)
+	t.must(proc.Kill())
+	t.await(func(context.Context) error {
+		if n := p.restarts("app"); n != "1" || p.containerID("app") == first {
+			return fmt.Errorf("restart count is %s", n)
+		}
+		return nil
+	})
+	exit := p.field(`.status.containerStatuses[?(@.name=="app")].lastState.terminated.exitCode`)
+	t.check(exit == "137", "exit code is %s", exit)
+	p = t.ready(ns, "p")
+	p.protected("app")
+	t.check(p.count() == 1, "the new container does not begin anew")
+}
+
+// upgrade replaces the shim under a running pod, which keeps the old one.
+func upgrade(t *T) {
+	ns := t.namespace()
+	t.apply(ns, redisDeployment)
+	p := t.only(ns, "app=redis")
+	p.protected("redis")
+	l := t.drive(p.ip, 6379, 5, 500)
+	const shim = "/opt/crsc/bin/containerd-shim-crsc-v1"
+	installed, err := os.ReadFile(shim)
+	t.must(err)
+	// Another file of the same name, as an older version would be; the rollout
+	// puts the version of the image in its place.
+	t.must(os.Rename(shim, shim+".old"))
+	t.must(os.WriteFile(shim, append([]byte{}, installed[:len(installed)-1]...), 0o755))
+	t.must(os.Remove(shim + ".old"))
+	starts := t.c.Containerd.Starts()
+	t.kubectl("-n", "crsc-system", "rollout", "restart", "daemonset/crsc-node")
+	t.kubectl("-n", "crsc-system", "rollout", "status", "daemonset/crsc-node", "--timeout=60s")
+	now, err := os.ReadFile(shim)
+	t.must(err)
+	t.check(string(now) == string(installed), "the shim was not replaced")
+	t.check(t.c.Containerd.Starts() == starts, "containerd was restarted for nothing")
+	t.worst("recovery_ms", p.kill("redis"))
+	t.finish(l)
+	t.check(p.restarts("redis") == "0", "restart count is %s", p.restarts("redis"))
+	p.replaced()
+	t.only(ns, "app=redis").protected("redis")
+}
+
+// uninstall takes everything off the node, once nobody uses it any more.
+func uninstall(t *T) {
+	ns := t.namespace()
+	t.apply(ns, redisDeployment)
+	p := t.only(ns, "app=redis")
+	p.protected("redis")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 30 { // the removal waits meanwhile
+			time.Sleep(100 * time.Millisecond)
+		}
+		_, _ = t.c.Kubectl(t.ctx, "delete", "-n", ns, "deployment/redis", "--timeout=50s") // the removal would fail
+	}()
+	t.document("uninstall")
+	<-done
+	for _, path := range []string{"/opt/crsc", "/etc/crsc", "/etc/containerd/conf.d", "/var/lib/crsc/k8s.io"} {
+		_, err := os.Lstat(path)
+		t.check(os.IsNotExist(err), "%s is still there (%v)", path, err)
+	}
+	now, err := os.ReadFile("/etc/containerd/config.toml")
+	t.must(err)
+	t.check(string(now) == t.c.ContainerdConfig(), "containerd's configuration is not what it was:\n%s", now)
+}
