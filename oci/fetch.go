@@ -22,6 +22,9 @@ type FetchOptions struct {
 	Bytes int64
 	// Files that a checkpoint may consist of; 0 is DefaultFetchFiles.
 	Files int
+	// Transient: the checkpoint is used at once and then removed, so it need not
+	// be durable. The directory must not be used after a crash of the host.
+	Transient bool
 }
 
 // Defaults of FetchOptions.
@@ -45,7 +48,7 @@ type fetch struct {
 
 // Fetch writes the checkpoint that an image holds into dir, which must not
 // exist; its parent must. When Fetch returns without an error dir is complete
-// and durable, otherwise it does not exist.
+// and, unless it is transient, durable; otherwise it does not exist.
 //
 // Errors: ErrNotCheckpoint, ErrUnsupportedVersion, ErrCorrupt, ErrTooLarge,
 // ErrIncomplete, ErrUntrusted, ErrUnreadable.
@@ -84,6 +87,9 @@ func fetchInto(ctx context.Context, from content.Provider, target ocispec.Descri
 	err = f.run(parts)
 	if err = errors.Join(err, f.root.Close(), f.scratch.Close()); err != nil {
 		return nil, err
+	}
+	if o.Transient {
+		return f.info, os.Rename(done, dir)
 	}
 	if err := syncAll(done); err != nil {
 		return nil, err

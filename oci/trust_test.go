@@ -56,7 +56,7 @@ func published(t testing.TB, o Options) (all blobs, targets []ocispec.Descriptor
 func fetchFor(t testing.TB, all blobs, target ocispec.Descriptor, trust *Trust) (string, *Info, error) {
 	t.Helper()
 	dir := filepath.Join(tempDir(t), "x")
-	info, err := Fetch(t.Context(), all, target, dir, FetchOptions{Trust: trust})
+	info, err := Fetch(t.Context(), all, target, dir, FetchOptions{Trust: trust, Transient: true})
 	if err != nil {
 		require.NoDirExists(t, dir)
 	}

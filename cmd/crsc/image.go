@@ -115,5 +115,5 @@ func verifyImage(ctx context.Context, node *config.Node, store *oci.Store, name 
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	return oci.Fetch(ctx, store.Content, image.Target, filepath.Join(dir, "checkpoint"), oci.FetchOptions{Trust: trust})
+	return oci.Fetch(ctx, store.Content, image.Target, filepath.Join(dir, "checkpoint"), oci.FetchOptions{Trust: trust, Transient: true})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/config"
 	"github.com/crsc-io/crsc/criu"
@@ -114,7 +115,12 @@ func (g *guard) fetchImage(ctx context.Context, store *oci.Store, trust *oci.Tru
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	if info, err = oci.Fetch(ctx, store.Content, image.Target, dir, oci.FetchOptions{Trust: trust}); err != nil {
+	room, err := roomFor(g.dir)
+	if err != nil {
+		return err
+	}
+	o := oci.FetchOptions{Trust: trust, Bytes: room, Transient: true}
+	if info, err = oci.Fetch(ctx, store.Content, image.Target, dir, o); err != nil {
 		return err
 	}
 	b := &beginning{image: image.Name + "@" + image.Target.Digest.String(), cp: &checkpoint{seq: info.Sequence, dir: dir, at: time.Now()}}
@@ -136,6 +142,20 @@ func (g *guard) fetchImage(ctx context.Context, store *oci.Store, trust *oci.Tru
 	}
 	g.begin = b
 	return nil
+}
+
+// roomFor is how many bytes an image may unpack to in a directory. Pages count
+// twice: they are unpacked, and then put together.
+func roomFor(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	free := int64(st.Bavail)*st.Bsize - headroom
+	if free <= 0 {
+		return 0, fmt.Errorf("%w: %s", errNoRoom, dir)
+	}
+	return min(free, oci.DefaultFetchBytes), nil
 }
 
 // checkBeginning compares the image with the container that has been created.

@@ -146,8 +146,8 @@ func TestRestoreEncrypted(t *testing.T) {
 	// As confined as can be: that comes back too.
 	flags := []string{"--seccomp", "--user", "999:1000", "--read-only"}
 	c := newContainerOn(t, e).run("redis", noTriggers("publish", "true"), flags)
-	before := confinement(t, c.initPid())
 	require.Equal(t, "OK", c.dial().do("SET", "secret", "a needle in the haystack"))
+	before := confinement(t, c.initPid())
 	c.exec("true")
 	image := c.awaitImages(1).Images.Last
 	for _, b := range blobs(t, e, image.Digest) {
