@@ -158,3 +158,18 @@ func userNamespace(t *T) {
 	message := t.awaitEvents(ns, "Unprotected", 1)[0]
 	t.check(strings.Contains(message, s.Reason), "event %q, status %q", message, s.Reason)
 }
+
+// refused: a pod with a malformed annotation does not start, and an Event says
+// which it is.
+func refused(t *T) {
+	ns := t.namespace()
+	t.apply(ns, strings.Replace(head, "1s}", "1s, crsc.io/order: sideways}", 1)+"  containers:"+probedContainer)
+	t.await(func(ctx context.Context) error {
+		out, err := t.c.Kubectl(ctx, "get", "-n", ns, "events", "-o", `jsonpath={range .items[?(@.type=="Warning")]}{.message}{"\n"}{end}`)
+		if err == nil && !strings.Contains(out, `crsc.io/order="sideways"`) {
+			err = fmt.Errorf("no event names the annotation: %s", out)
+		}
+		return err
+	})
+	t.check(t.field(ns, "pod/p", ".status.phase") == "Pending", "the pod runs")
+}

@@ -20,6 +20,7 @@ func table() []testCase {
 		{"host-network", hostNetwork},
 		{"host-pid", hostPID},
 		{"user-namespace", userNamespace},
+		{"malformed-annotation", refused},
 		{"over-budget", overBudget},
 		{"containerd-killed", killedContainerd},
 		{"kubelet-killed", killedKubelet},

@@ -70,7 +70,6 @@ func runInit(ctx context.Context, name string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS,
 		Pdeathsig:  syscall.SIGKILL,
-		Setpgid:    true,
 	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start in new namespaces: %w", err)
