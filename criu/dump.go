@@ -44,9 +44,13 @@ type DumpOptions struct {
 	// OnPreDump, if set, is called when CRIU is started and warm, before the
 	// tasks are frozen.
 	OnPreDump func() error
+	// OnFrozen, if set, is called when all tasks are frozen, on a goroutine of
+	// its own beside CRIU's work: the place to capture writable layer and scratch
+	// mounts. It has returned before OnPostDump is called, and before Dump
+	// returns; if the dump fails meanwhile, the tasks may run before.
+	OnFrozen func() error
 	// OnPostDump, if set, is called when all images are written, while the
-	// tasks are still frozen: the place to capture writable layer and scratch
-	// mounts.
+	// tasks are still frozen.
 	OnPostDump func() error
 	// Start runs the child; nil is os/exec. A process that reaps all its
 	// children, like a shim, has to set it.
@@ -108,7 +112,11 @@ type dump struct {
 	begun  time.Time
 	child  *swrk
 	frozen time.Time // when the hook before the freeze returned
-	meta   meta
+	// beside gives the result of what startBeside began; nil: there is none to
+	// wait for. besides: it was begun.
+	beside  <-chan error
+	besides bool
+	meta    meta
 }
 
 func (d *dump) run(ctx context.Context) error {
@@ -190,6 +198,7 @@ func (d *dump) serve(ctx context.Context, req *rpc.CriuReq, pid int, cgroups []s
 		}
 	}
 	_, err = d.child.call(ctx, req, d.notify)
+	err = errors.Join(err, d.awaitBeside()) // if CRIU has not come so far
 	close(stop)
 	<-stopped
 	if torn {
@@ -232,7 +241,8 @@ func (d *dump) chooseNamespaces() error {
 	return nil
 }
 
-// settle reads what is not in CRIU's images, while the tasks are frozen.
+// settle reads what is not in CRIU's images, while the tasks are frozen. It writes
+// to meta.
 func (d *dump) settle() error {
 	var paths []string
 	ipc, uts := d.Pins.namespace(specs.IPCNamespace), d.Pins.namespace(specs.UTSNamespace)
@@ -319,10 +329,17 @@ func (d *dump) notify(script string, _ int, files []*os.File) error {
 		d.frozen = time.Now()
 		d.stats.PreDump = d.frozen.Sub(begun)
 		return err
+	case "query-ext-files":
+		// CRIU asks this one right after the freeze (cr_dump_tasks of its
+		// criu/cr-dump.c), whether there are such files or not.
+		d.startBeside()
 	case "post-dump":
 		begun := time.Now()
 		d.stats.Dump = begun.Sub(d.frozen)
-		err := d.settle()
+		if !d.besides {
+			d.startBeside()
+		}
+		err := d.awaitBeside()
 		if err == nil {
 			err = hook(script, d.OnPostDump)
 		}
@@ -330,6 +347,29 @@ func (d *dump) notify(script string, _ int, files []*os.File) error {
 		return err
 	}
 	return nil
+}
+
+// startBeside begins what needs frozen tasks, and nothing of CRIU.
+func (d *dump) startBeside() {
+	done := make(chan error, 1)
+	d.beside, d.besides = done, true
+	go func() {
+		err := d.settle()
+		if err == nil {
+			err = hook("frozen", d.OnFrozen)
+		}
+		done <- err
+	}()
+}
+
+// awaitBeside waits for that, and returns its error once.
+func (d *dump) awaitBeside() error {
+	if d.beside == nil {
+		return nil
+	}
+	err := <-d.beside
+	d.beside = nil
+	return err
 }
 
 func hook(name string, fn func() error) error {

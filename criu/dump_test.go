@@ -23,6 +23,7 @@ func TestDumpHookRefuses(t *testing.T) {
 	refuse := errors.New("no space for the snapshot")
 	for name, change := range map[string]func(*criu.DumpOptions){
 		"before": func(o *criu.DumpOptions) { o.OnPreDump = func() error { return refuse } },
+		"frozen": func(o *criu.DumpOptions) { o.OnFrozen = func() error { return refuse } },
 		"after":  func(o *criu.DumpOptions) { o.OnPostDump = func() error { return refuse } },
 	} {
 		pid := b.Pid
@@ -74,6 +75,48 @@ func TestDumpFrozenInHook(t *testing.T) {
 	})
 	if stats.PostDump < 50*time.Millisecond || stats.Stall() < stats.PostDump {
 		t.Errorf("stats do not show the hook: %+v", stats)
+	}
+}
+
+// TestDumpBeside: what is done beside CRIU begins when the tasks stand still, and
+// has ended when the hook after it is called, or the dump fails.
+func TestDumpBeside(t *testing.T) {
+	b := start(t, "", criutest.RedisArgs)
+	c := b.redis()
+	ended := false
+	stats := b.dump(func(o *criu.DumpOptions) {
+		o.OnFrozen = func() error {
+			if s := status(b.Pid); !strings.Contains(s, "State:\tt") {
+				return fmt.Errorf("the container runs: %s", s)
+			}
+			time.Sleep(100 * time.Millisecond)
+			ended = true
+			return nil
+		}
+		o.OnPostDump = func() error {
+			if !ended {
+				return errors.New("too early")
+			}
+			return nil
+		}
+	})
+	if stats.Stall() < 100*time.Millisecond || stats.PostDump > 99*time.Millisecond {
+		t.Errorf("not beside CRIU: %+v", stats)
+	}
+	ended = false
+	_, err := b.tryDump(t.Context(), func(o *criu.DumpOptions) {
+		o.OnFrozen = func() error {
+			time.Sleep(100 * time.Millisecond)
+			ended = true
+			return nil
+		}
+		o.OnPostDump = func() error { return errors.New("refused") }
+	})
+	if err == nil || !ended {
+		t.Errorf("ended: %v, %v", ended, err)
+	}
+	if got := c.Do("PING"); got != "PONG" {
+		t.Errorf("PING says %q", got)
 	}
 }
 

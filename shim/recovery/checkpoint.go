@@ -177,6 +177,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 			info.HeldMS, info.Quiet = status.Milliseconds(res.Took), res.Quiet
 			return err
 		},
+		OnFrozen: func() error { return g.files.capture(ctx, ds) },
 		OnPostDump: func() error {
 			cp.moment = g.moment()
 			t, err := g.proxy.Cut(ctx, cp.seq)
@@ -185,9 +186,6 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 			}
 			cp.cut = Cut{Version: cutVersion, Table: t}
 			cp.mark = g.c.MarkStdio()
-			if err := g.files.capture(ctx, ds); err != nil {
-				return err
-			}
 			if g.isLast(info) {
 				return nil
 			}

@@ -154,10 +154,19 @@ func (c *Container) openStdio() {
 // Rootfs returns where the root file system is mounted.
 func (c *Container) Rootfs() string { return filepath.Join(c.Bundle, "rootfs") }
 
-// Start starts the created container.
+// Start starts the created container, and returns when its init is no longer
+// runc's program, of which CRIU could not dump a mapping.
 func (c *Container) Start() {
 	c.t.Helper()
 	c.Runc("start", c.ID)
+	for range 1000 {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.Pid))
+		if err != nil || !strings.Contains(exe, "runc") {
+			return // it may have ended as well
+		}
+		time.Sleep(time.Millisecond)
+	}
+	c.t.Fatalf("the init of %s is still runc's", c.ID)
 }
 
 // Runc runs a command of runc and returns its output.
