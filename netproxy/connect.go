@@ -29,6 +29,10 @@ type outbound struct {
 	grantedAt  time.Time
 	redirected bool // its flow is in the rules
 
+	// detached: the leg stands, and the server has not been dialled or has not
+	// answered.
+	detached bool
+
 	// In a replay: connected says that the record of the server's answer was
 	// reached, unidentified that the leg may be another connection's.
 	connected, unidentified bool
@@ -130,6 +134,10 @@ func (p *Proxy) dialled(c *conn) {
 
 // decide lets the application know what the server has answered.
 func (p *Proxy) decide(c *conn) {
+	if c != nil && c.detached && c.answered {
+		p.joined(c)
+		return
+	}
 	switch {
 	case c == nil || c.gone || !c.answered || c.granted || c.syn == nil:
 		return

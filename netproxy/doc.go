@@ -9,6 +9,12 @@
 // with TCP_REPAIR (package tcprepair) as the mirror image of the sockets in the
 // checkpoint, and the tail of the journal is fed again (package replay).
 //
+// Connections that the application opens go the same way, the other way round:
+// a listener of ours stands in for the server, and the server-side socket stays
+// when the application dies. Input is what the server sends. In a replay the
+// application opens its connections again; what it sends is compared with what
+// the server has already, and not sent again (egress, replayState).
+//
 // # Use
 //
 //	p, err := netproxy.New(opts)      // rules and listeners are in place

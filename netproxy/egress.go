@@ -287,6 +287,10 @@ func (p *Proxy) egressGone(c *conn) {
 		c.granted = false
 		e.handshakes--
 	}
+	if c.detached {
+		c.detached = false
+		e.handshakes--
+	}
 	c.syn = nil
 	e.opened(c)
 	if c.redirected {
@@ -306,6 +310,11 @@ func (p *Proxy) crashEgress() {
 			p.verdict(c.syn.id, nfqueue.Drop, 0)
 		}
 		c.syn, c.granted = nil, false
+	}
+	for _, c := range p.slots {
+		if c != nil && c.detached {
+			p.abandon(c)
+		}
 	}
 	clear(e.opening)
 	e.syns, e.expect, e.handshakes = nil, nil, 0

@@ -4,8 +4,6 @@ import (
 	"syscall"
 
 	"github.com/cespare/xxhash/v2"
-	"golang.org/x/sys/unix"
-
 	"github.com/crsc-io/crsc/netproxy/replay"
 )
 
@@ -48,8 +46,8 @@ func (p *Proxy) identify(c *conn) bool {
 		c.readable[legSide] = false // what was peeked at comes again with the next byte
 		return false
 	}
-	c.unidentified = false // it differs, whichever it is
-	return true
+	p.detach(c)
+	return !c.unopened
 }
 
 // startsLike compares the beginning of a stream with a connection's record. More
@@ -99,10 +97,7 @@ func (p *Proxy) swapLegs(a, b *conn) {
 		}
 		p.egress.opened(c)
 		p.enter(c)
-		ev := unix.EpollEvent{Events: connEvents, Fd: c.slot<<1 | int32(legSide), Pad: c.gen}
-		if err := unix.EpollCtl(p.epfd, unix.EPOLL_CTL_MOD, c.legFD, &ev); err != nil {
-			p.opts.Log.WithError(err).Warn("netproxy: watch a leg")
-		}
+		p.rewatchLeg(c)
 		p.activate(c)
 	}
 }

@@ -24,7 +24,7 @@ func (p *Proxy) pumpOutput(c *conn) {
 	if !c.out.empty() && c.writable[clientSide] {
 		p.sendOutput(c, nil)
 	}
-	if c.connecting || c.legFD < 0 || c.unidentified && !p.identify(c) {
+	if c.connecting || c.unopened || c.legFD < 0 || c.unidentified && !p.identify(c) {
 		return
 	}
 	for budget := min(outputBudget, p.pool.share()); budget > 0; {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,8 +20,10 @@ import (
 type replayState struct {
 	plan     *replay.Plan
 	conns    map[uint32]*conn
-	outgoing []*conn // recorded as opened by the application, in that order
-	at       int     // the step that is being carried out
+	detached []*conn   // opened by it, and not recorded
+	outgoing []*conn   // recorded as opened by the application, in that order
+	at       int       // the step that is being carried out
+	begun    time.Time // when it began, or was last helped by feedAhead
 	diverged []uint32
 	tolerate bool
 	fed      int64

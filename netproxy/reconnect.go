@@ -70,12 +70,8 @@ func (e *egress) opened(c *conn) {
 
 // reconnect carries out the step at which the server had answered.
 func (p *Proxy) reconnect(c *conn, kind replay.Kind) error {
-	begun := time.Now()
 	err := p.awaitOpen(c, func() bool {
-		if time.Since(begun) > aheadAfter {
-			p.feedAhead()
-			begun = time.Now()
-		}
+		p.feedAhead()
 		return c.unopened && c.syn == nil && !p.takeSYN(c)
 	})
 	if err != nil || c.diverged || !c.unopened {
@@ -94,18 +90,20 @@ func (p *Proxy) reconnect(c *conn, kind replay.Kind) error {
 	return p.awaitOpen(c, func() bool { return c.unopened })
 }
 
-// aheadAfter is how long a connection is waited for before the application is
-// given input out of its order. It is needed when the record says of the input
-// that caused the connection that it was taken later, or not at all: with the
-// serial order source a crash can come between taking and seeing.
-const aheadAfter = 20 * time.Millisecond
+// aheadAfter is how long a step waits before the application is given input out
+// of its order.
+const aheadAfter = 50 * time.Millisecond
 
-// feedAhead delivers the next input that may be delivered. Its step, when it
-// comes, finds it done.
+// feedAhead delivers the next input that may be delivered, if the present step
+// has waited for long. Its own step, when it comes, finds it done. It is needed
+// when the record says of the input that the present step depends on that it was
+// taken later, or not at all: with the serial order source a crash can come
+// between taking and seeing.
 func (p *Proxy) feedAhead() {
-	if p.serialNow != nil {
+	if !p.src.Serial() || p.serialNow != nil || time.Since(p.rep.begun) < aheadAfter {
 		return
 	}
+	p.rep.begun = time.Now()
 	seen := map[uint32]bool{}
 	for i := p.rep.at + 1; i < len(p.rep.plan.Steps); i++ {
 		s := &p.rep.plan.Steps[i]
@@ -135,14 +133,19 @@ func (p *Proxy) rejoin() {
 
 // awaitOpen waits while a condition holds.
 func (p *Proxy) awaitOpen(c *conn, waiting func() bool) error {
-	for deadline := time.Now().Add(StallAfter); waiting(); {
+	begun := time.Now()
+	for waiting() {
 		if err := p.turn(50); err != nil {
 			return err
 		}
 		if err := p.checkReplay(); err != nil {
 			return err
 		}
-		if c.gone || time.Now().After(deadline) {
+		limit := StallAfter
+		if slices.ContainsFunc(p.rep.detached, func(n *conn) bool { return n.dest == c.dest }) {
+			limit = strayLimit // that one was probably meant, and came out differently
+		}
+		if c.gone || time.Since(begun) > limit {
 			if !p.rep.tolerate {
 				return fmt.Errorf("%w: the application does not open connection %d to %s again", ErrStalled, c.id, c.dest)
 			}

@@ -71,8 +71,8 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		}
 		steps := p.rep.plan.Steps
 		for i := range steps {
-			p.rep.at = i
 			begun := time.Now()
+			p.rep.at, p.rep.begun = i, begun
 			if err := p.step(&steps[i]); err != nil {
 				return fmt.Errorf("step %d of %d: %w", i+1, len(steps), err)
 			}
@@ -232,6 +232,7 @@ func (p *Proxy) await(c *conn, consumed, out uint64) error {
 			continue
 		}
 		if i >= spinTurns {
+			p.feedAhead()
 			wait = 50
 			if deadline.IsZero() {
 				deadline = time.Now().Add(StallAfter)
@@ -276,6 +277,7 @@ func (p *Proxy) goLive() int {
 	for _, c := range rep.outgoing {
 		c.unidentified = false
 	}
+	lost += p.launch(rep)
 	p.rep, p.phase, p.triggered = nil, live, false
 	p.down.Store(false)
 	p.firstSuspect.Store(0)
