@@ -75,7 +75,7 @@ critest: setup build ## the CRI conformance suite with the stock shim and with o
 	@exec bin/testing/crsc-critest -out $(OUT)/critest.json $(ARGS)
 
 .PHONY: k8s
-k8s: setup build ## a real Kubernetes with crsc from deploy/; five minutes, the first time fifteen
+k8s: setup build ## a real Kubernetes with crsc from deploy/; ten minutes, the first time twenty
 	@exec testing/env/install kubernetes node dist
 	@CGO_ENABLED=0 go build -o bin/testing/crsc-k8s ./testing/k8s/cmd/crsc-k8s
 	@exec bin/testing/crsc-k8s -out $(OUT)/k8s.json $(ARGS)

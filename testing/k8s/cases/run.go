@@ -48,7 +48,7 @@ type testCase struct {
 }
 
 // caseTimeout bounds one case.
-const caseTimeout = 2 * time.Minute
+const caseTimeout = 4 * time.Minute
 
 // Run starts a cluster in the sandbox whose directory dir is, runs the cases
 // and writes the result. It reports whether all passed.
