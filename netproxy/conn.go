@@ -46,6 +46,7 @@ type conn struct {
 	outPos     uint64 // read from the present leg's stream
 	outRead    uint64 // ever read from a leg, and journaled: what the client has or will get
 	outSent    uint64 // written to the client
+	owed       uint64 // output up to here is in no image; see function owed
 	receivedIn uint64 // input that the application's kernel had at the last Hold
 	ackedOut   uint64 // acknowledged at once for a checkpoint
 	// Sequence numbers of offset 0: inBase in the application's receive

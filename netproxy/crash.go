@@ -28,7 +28,9 @@ func (p *Proxy) Crash(ctx context.Context) error {
 		p.phase, p.rep = crashed, nil
 		p.down.Store(true)
 		p.suspects = nil
-		if err := p.drainLegs(); err != nil {
+		err := p.drainLegs()
+		p.headless = false
+		if err != nil {
 			p.fault(err)
 			return err
 		}

@@ -178,6 +178,7 @@ func (p *Proxy) table() *replay.Table {
 		if c == nil {
 			continue
 		}
+		c.owed = owed(c)
 		// What the application's kernel has acknowledged is in the image.
 		c.dropSpans(max(c.inConsumed, c.receivedIn))
 		if len(c.spans) > 0 {

@@ -166,6 +166,11 @@ func (p *Proxy) turn(timeoutUS int64) error {
 			return err
 		}
 	}
+	if err := p.lookForExit(); err != nil && !errors.Is(err, order.ErrOrderLost) {
+		return err
+	} else if err != nil {
+		p.orderLost(err)
+	}
 	work := p.active
 	p.active, p.spare = p.spare[:0], work
 	for _, c := range work {
@@ -260,13 +265,21 @@ func (p *Proxy) pollOrder() error {
 	if p.src.Serial() {
 		return p.pollSerial()
 	}
-	err := p.src.Poll(p.onEvent)
+	err := p.src.Poll(p.keepEvent)
+	for _, e := range p.taken {
+		p.onEvent(e)
+	}
+	p.taken = p.taken[:0]
 	if errors.Is(err, order.ErrOrderLost) {
-		p.opts.Log.WithError(err).Warn("netproxy: order")
-		p.opts.OnOrderLost()
+		p.orderLost(err)
 		return nil
 	}
 	return err
+}
+
+func (p *Proxy) orderLost(err error) {
+	p.opts.Log.WithError(err).Warn("netproxy: order")
+	p.opts.OnOrderLost()
 }
 
 // lazyBytes bounds the input that waits for a commit when no output does.

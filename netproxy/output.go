@@ -32,7 +32,11 @@ func (p *Proxy) pumpOutput(c *conn) {
 			return
 		}
 		room := p.room(c)
+		if p.headless && c.outPos+uint64(room) > c.owed {
+			room = int(c.owed - min(c.owed, c.outPos))
+		}
 		if room == 0 {
+			c.readable[legSide] = c.readable[legSide] && !p.headless
 			return
 		}
 		if p.box.left() < readSize {

@@ -38,6 +38,11 @@ type Proxy struct {
 	rules *redirect.Redirect
 	ports *tcprepair.Ports
 	src   order.Source
+	// taken are events that were read and not worked off.
+	taken []order.Event
+	// headless: the init has exited, since headlessAt; see exited.
+	headless   bool
+	headlessAt time.Time
 	// onEvent and wakeFn are the methods onConsumed and wake, bound once.
 	onEvent func(order.Event)
 	wakeFn  func()

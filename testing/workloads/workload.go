@@ -47,5 +47,7 @@ func table() []workload {
 	}, {
 		name: "sqlite", image: "python", script: sqliteService, volume: true,
 		args: []string{"python3.11", "/app", "/volume/db"}, port: 8000, start: startSQLite,
+	}, {
+		name: "postgresql", image: "postgresql", port: 5432, start: startPostgres,
 	}}
 }

@@ -16,10 +16,10 @@ func TestShortRun(t *testing.T) {
 	report, err := Run(t.Context(), o)
 	require.NoError(t, err, "%+v", report)
 	require.Equal(t, 5, report.Checks)
-	o.Kills, o.Names = 2, []string{"memcached", "sqlite"}
+	o.Kills, o.Names = 2, []string{"memcached", "sqlite", "postgresql"}
 	report, err = Run(t.Context(), o)
 	require.NoError(t, err, "%+v", report)
-	require.Equal(t, 4, report.Checks)
+	require.Equal(t, 6, report.Checks)
 	file := filepath.Join(t.TempDir(), "out", "workloads.json")
 	require.NoError(t, report.WriteJSON(file))
 	data, err := os.ReadFile(file)
