@@ -346,4 +346,3 @@ func TestServerClosesFirst(t *testing.T) {
 	case <-time.After(100 * time.Millisecond):
 	}
 }
-
