@@ -1,7 +1,9 @@
 package cases
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -65,10 +67,19 @@ func deployment(t *T) {
 	t.check(p.restarts("redis") == "0", "restart count is %s", p.restarts("redis"))
 }
 
-// drive loads a Redis with so many connections and requests per second.
+// drive loads a Redis with so many connections and requests per second, once it
+// can be reached: kube-proxy learns of a Service's endpoints after they are ready.
 func (t *T) drive(ip string, port uint16, connections int, rate float64) *load.Load {
 	addr, err := netip.ParseAddr(ip)
 	t.must(err)
+	t.await(func(ctx context.Context) error {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
 	l, err := load.Start(t.ctx, load.Options{Target: netip.AddrPortFrom(addr, port), Connections: connections, Rate: rate})
 	t.must(err)
 	return l
