@@ -311,6 +311,10 @@ func (g *guard) rollback(w rung) error {
 func (g *guard) restore(w rung, ready *armed) error {
 	req := lifecycle.RestoreRequest{Start: g.startFresh, Mark: g.startMark}
 	if w.from != nil {
+		// The dead application's would be in the way of the restored ones.
+		if err := g.resetForeign(w.from); err != nil {
+			return err
+		}
 		req.Mark = w.from.mark
 		req.Start = func(ctx context.Context, stdio *lifecycle.Pipes) (int, error) {
 			pid, _, err := criu.Restore(ctx, g.restoreOptions(w.from, stdio))
@@ -329,7 +333,12 @@ func (g *guard) restore(w rung, ready *armed) error {
 	if w.from == nil {
 		return nil
 	}
-	_, err := redirect.DestroySockets(int(g.netns.Fd()), redirect.Match{Tuples: w.from.cut.Foreign})
+	return g.resetForeign(w.from)
+}
+
+// resetForeign ends the connections that do not go through the proxy.
+func (g *guard) resetForeign(cp *checkpoint) error {
+	_, err := redirect.DestroySockets(int(g.netns.Fd()), redirect.Match{Tuples: cp.cut.Foreign})
 	return err
 }
 
