@@ -155,6 +155,7 @@ func (p *Proxy) destroy(c *conn, reset bool) {
 	c.gone = true
 	c.in.drop()
 	c.out.drop()
+	c.late.drop()
 	if c.inflight {
 		c.inflight = false
 		p.inflight--

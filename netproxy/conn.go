@@ -46,7 +46,6 @@ type conn struct {
 	outPos     uint64 // read from the present leg's stream
 	outRead    uint64 // ever read from a leg, and journaled: what the client has or will get
 	outSent    uint64 // written to the client
-	owed       uint64 // output up to here is in no image; see function owed
 	receivedIn uint64 // input that the application's kernel had at the last Hold
 	ackedOut   uint64 // acknowledged at once for a checkpoint
 	// Sequence numbers of offset 0: inBase in the application's receive
@@ -55,8 +54,12 @@ type conn struct {
 	// origin is where the application's socket began to count what it received.
 	origin uint32
 
-	in  pending // input not yet written to the leg
-	out pending // output not yet written to the client
+	in   pending // input not yet written to the leg
+	out  pending // output not yet written to the client
+	late pending // read from the leg after a process had crashed
+	// floor is the output offset below which the last cut lies: a restored
+	// application does not write these bytes again.
+	floor uint64
 
 	readable   [2]bool // level kept over edge-triggered epoll, by side
 	hup        [2]bool // a FIN or an error is waiting behind the data

@@ -12,9 +12,10 @@ import (
 var ErrAborted = errors.New("netproxy: aborted")
 
 // Crash is called when the container's init has died and is to be restored. It
-// reads everything that the dead application had written (those bytes are in
-// neither an image nor the journal), records it and passes it on, and drops the
-// legs. Clients keep their connections, send until their windows are full, and
+// reads what the dead application had written before the last cut (those bytes
+// are in neither an image nor the journal), records it and passes it on, and drops
+// the legs: what it wrote after the cut it will write again, or was written because
+// of the crash. Clients keep their connections, send until their windows are full, and
 // new ones wait in the backlog. Crash may be called again when a recovery
 // failed half-way.
 func (p *Proxy) Crash(ctx context.Context) error {
@@ -28,13 +29,12 @@ func (p *Proxy) Crash(ctx context.Context) error {
 		p.phase, p.rep = crashed, nil
 		p.down.Store(true)
 		p.suspects = nil
-		err := p.drainLegs()
-		p.headless = false
-		if err != nil {
+		p.hush = hush{repeat: true}
+		if err := p.drainLegs(); err != nil {
 			p.fault(err)
 			return err
 		}
-		p.rawOutput = false
+		p.rawOutput, p.hush, p.crashes = false, hush{}, p.src.Crashes()
 		for _, c := range p.slots {
 			if c != nil {
 				p.dropLeg(c)
@@ -93,6 +93,7 @@ func (p *Proxy) dropLeg(c *conn) {
 		c.eof[legSide], c.failed[legSide] = false, false
 	}
 	c.in.drop() // the journal has it
+	c.late.drop()
 }
 
 // dropGhosts removes what an earlier replay had made for clients that are gone.

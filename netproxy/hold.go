@@ -95,6 +95,9 @@ func (p *Proxy) Cut(ctx context.Context, checkpoint uint64) (*replay.Table, erro
 			p.stallOrFault(err)
 			return err
 		}
+		if p.hush.on {
+			return fmt.Errorf("%w: cut while a process of the container is dying", ErrPhase)
+		}
 		if p.handshaking() {
 			return fmt.Errorf("%w: cut while the application opens a connection", ErrPhase)
 		}
@@ -151,7 +154,7 @@ const (
 // passes it on.
 func (p *Proxy) drainOnce(limit time.Duration) error {
 	deadline := time.Now().Add(limit)
-	for more := true; more && !p.abort.Load() && time.Now().Before(deadline); {
+	for more := true; more && !p.hush.on && !p.abort.Load() && time.Now().Before(deadline); {
 		for _, c := range p.slots {
 			if c == nil || c.legFD < 0 || c.connecting || c.eof[legSide] || c.failed[legSide] || !c.out.empty() {
 				continue
@@ -178,7 +181,6 @@ func (p *Proxy) table() *replay.Table {
 		if c == nil {
 			continue
 		}
-		c.owed = owed(c)
 		// What the application's kernel has acknowledged is in the image.
 		c.dropSpans(max(c.inConsumed, c.receivedIn))
 		if len(c.spans) > 0 {
@@ -189,6 +191,7 @@ func (p *Proxy) table() *replay.Table {
 			// Perhaps not accepted yet: then it is opened again.
 			t.ScanFrom = min(t.ScanFrom, c.acceptedAt)
 		}
+		c.floor = c.outPos + unread(c.legFD)
 		t.Conns = append(t.Conns, replay.ConnState{
 			ID: c.id, Direction: c.dir, Client: c.client, Dest: c.dest, LegPort: c.legPort,
 			InBase: c.inBase, OutBase: c.outBase,
@@ -209,6 +212,18 @@ func unacked(fd int) uint64 {
 		return 0
 	}
 	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return uint64(n)
+}
+
+// unread is how much of the application's output waits in the leg, in bytes.
+func unread(fd int) uint64 {
+	if fd < 0 {
+		return 0
+	}
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
 	if err != nil || n < 0 {
 		return 0
 	}

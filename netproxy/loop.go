@@ -128,7 +128,7 @@ func (p *Proxy) timeout() int64 {
 		return 0
 	case p.serialNow != nil:
 		return 20
-	case len(p.suspects) > 0:
+	case len(p.suspects) > 0 || p.hush.on:
 		return 1000
 	case len(p.waiting) > 0:
 		return 10_000
@@ -166,11 +166,6 @@ func (p *Proxy) turn(timeoutUS int64) error {
 			return err
 		}
 	}
-	if err := p.lookForExit(); err != nil && !errors.Is(err, order.ErrOrderLost) {
-		return err
-	} else if err != nil {
-		p.orderLost(err)
-	}
 	work := p.active
 	p.active, p.spare = p.spare[:0], work
 	for _, c := range work {
@@ -188,6 +183,7 @@ func (p *Proxy) turn(timeoutUS int64) error {
 		return err
 	}
 	p.checkSuspects()
+	p.checkHush()
 	p.checkTrigger()
 	p.checkFull()
 	p.stats.held.Store(int64(p.pool.held))
@@ -265,21 +261,13 @@ func (p *Proxy) pollOrder() error {
 	if p.src.Serial() {
 		return p.pollSerial()
 	}
-	err := p.src.Poll(p.keepEvent)
-	for _, e := range p.taken {
-		p.onEvent(e)
-	}
-	p.taken = p.taken[:0]
+	err := p.src.Poll(p.onEvent)
 	if errors.Is(err, order.ErrOrderLost) {
-		p.orderLost(err)
+		p.opts.Log.WithError(err).Warn("netproxy: order")
+		p.opts.OnOrderLost()
 		return nil
 	}
 	return err
-}
-
-func (p *Proxy) orderLost(err error) {
-	p.opts.Log.WithError(err).Warn("netproxy: order")
-	p.opts.OnOrderLost()
 }
 
 // lazyBytes bounds the input that waits for a commit when no output does.

@@ -31,9 +31,6 @@ type Options struct {
 	// is not yet explained. Called on the loop, so it must be quick (tens of
 	// microseconds).
 	Dying func() Dying
-	// Init is the container's init, as the host numbers it; nil: not known. Called
-	// on the loop.
-	Init func() int
 	// Owns tells whose the listening sockets with these inodes are, in a
 	// namespace that others may share; nil: all are the container's. Called on a
 	// goroutine of the proxy's, and not during a recovery.

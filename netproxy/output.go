@@ -27,16 +27,15 @@ func (p *Proxy) pumpOutput(c *conn) {
 	if c.connecting || c.unopened || c.legFD < 0 || c.unidentified && !p.identify(c) {
 		return
 	}
+	if p.hushed() || !p.outputLate(c) {
+		return
+	}
 	for budget := min(outputBudget, p.pool.share()); budget > 0; {
 		if !c.readable[legSide] || c.eof[legSide] || c.failed[legSide] {
 			return
 		}
 		room := p.room(c)
-		if p.headless && c.outPos+uint64(room) > c.owed {
-			room = int(c.owed - min(c.owed, c.outPos))
-		}
 		if room == 0 {
-			c.readable[legSide] = c.readable[legSide] && !p.headless
 			return
 		}
 		if p.box.left() < readSize {
@@ -66,8 +65,13 @@ func (p *Proxy) pumpOutput(c *conn) {
 		if n < room && !c.hup[legSide] {
 			c.readable[legSide] = false
 		}
+		if p.hushed() {
+			// Perhaps it was written before the crash; nobody can tell.
+			c.late.add(&p.pool, data[:n])
+			return
+		}
 		p.box.used += n
-		p.output(c, data[:n])
+		p.output(c, p.unlessRepeated(c, data[:n]))
 		if p.phase == holding {
 			p.ackLeg(c)
 		}

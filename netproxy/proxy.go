@@ -38,11 +38,6 @@ type Proxy struct {
 	rules *redirect.Redirect
 	ports *tcprepair.Ports
 	src   order.Source
-	// taken are events that were read and not worked off.
-	taken []order.Event
-	// headless: the init has exited, since headlessAt; see exited.
-	headless   bool
-	headlessAt time.Time
 	// onEvent and wakeFn are the methods onConsumed and wake, bound once.
 	onEvent func(order.Event)
 	wakeFn  func()
@@ -96,6 +91,9 @@ type Proxy struct {
 	waiting     []waitingConn
 	orphansAt   time.Time // when half-closed connections were last looked at
 	draining    bool      // read legs whatever their clients take
+	// crashes is what the source had counted when somebody last asked about it.
+	crashes uint64
+	hush    hush
 	// ghostsUntil is when connections without a client are dropped.
 	ghostsUntil time.Time
 	scratch     []byte

@@ -21,7 +21,7 @@ func (p *Proxy) setup() error {
 		return fmt.Errorf("netproxy: ports for legs: %w", err)
 	}
 	low, high := p.ports.Range()
-	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high, Outgoing: p.opts.Egress, OnExit: p.exited}); err != nil {
+	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high, Outgoing: p.opts.Egress}); err != nil {
 		return fmt.Errorf("netproxy: order of consumption: %w", err)
 	}
 	if p.listen, err = redirect.Listen(p.netns, 0); err != nil {
@@ -116,7 +116,7 @@ func (p *Proxy) lastWords() {
 	if p.stalled != nil {
 		p.fault(p.stalled) // there is nothing to be replayed any more
 	}
-	p.phase, p.headless = crashed, false
+	p.phase, p.hush = crashed, hush{}
 	// The kernel sends the rest of a dead application's output, and its FIN, as
 	// we make room for it.
 	for deadline := time.Now().Add(lastWordsLimit); ; {

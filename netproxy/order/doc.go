@@ -25,7 +25,7 @@
 //
 // # Exits
 //
-// The same ring can carry the exits of the namespace's tasks (Options.OnExit).
-// The kernel announces an exit before it closes the task's files, so when a leg
-// has seen FIN or RST, a Poll reports the exit that caused it, if one did.
+// The kernel's side also counts the processes that crash (Source.Crashes). It
+// does so before it closes the task's files, so what others do because they have
+// noticed the end comes after the count.
 package order

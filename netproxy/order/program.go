@@ -11,10 +11,8 @@ import (
 // Records in the ring, in host byte order:
 //
 //	taken: kind u16, leg port u16, application's port u16, 0 u16, copied_seq u32, peer u32
-//	exit:  kind u16, 0 u16, wait status u32, tgid u32, pid u32
 const (
 	recordTaken = 1
-	recordExit  = 2
 	recordLen   = 16
 
 	// noWakeup is BPF_RB_NO_WAKEUP: the reader polls.
@@ -34,9 +32,16 @@ type target struct {
 	ringFD, counterFD int
 }
 
+// Indices into the map of counters.
+const (
+	counterLost    = 0 // events for which the ring had no room
+	counterCrashes = 1
+	counters       = 2
+)
+
 // emit sends the record to the ring, or counts it as lost, and returns.
 func emit(t *target) asm.Instructions {
-	return asm.Instructions{
+	return append(asm.Instructions{
 		asm.LoadMapPtr(asm.R1, t.ringFD),
 		asm.Mov.Reg(asm.R2, asm.RFP),
 		asm.Add.Imm(asm.R2, stackRecord),
@@ -44,7 +49,13 @@ func emit(t *target) asm.Instructions {
 		asm.Mov.Imm(asm.R4, noWakeup),
 		asm.FnRingbufOutput.Call(),
 		asm.JEq.Imm(asm.R0, 0, "out"),
-		asm.StoreImm(asm.RFP, stackWord, 0, asm.Word),
+	}, count(t, counterLost)...)
+}
+
+// count adds one to a counter, and returns.
+func count(t *target, counter int64) asm.Instructions {
+	return asm.Instructions{
+		asm.StoreImm(asm.RFP, stackWord, counter, asm.Word),
 		asm.LoadMapPtr(asm.R1, t.counterFD),
 		asm.Mov.Reg(asm.R2, asm.RFP),
 		asm.Add.Imm(asm.R2, stackWord),
@@ -122,16 +133,13 @@ func exitProgram(l *layout, t *target) *ebpf.ProgramSpec {
 		asm.LoadMem(asm.R1, asm.R1, int16(l.nsproxyNet), asm.DWord),
 		asm.LoadMem(asm.R1, asm.R1, int16(l.nsInum), asm.Word),
 		asm.JNE.Imm32(asm.R1, int32(t.inum), "out"),
-		asm.StoreImm(asm.RFP, stackRecord, recordExit, asm.Half),
-		asm.StoreImm(asm.RFP, stackRecord+2, 0, asm.Half),
+		asm.LoadMem(asm.R1, task, int16(l.exitCode), asm.Word),
+		asm.JEq.Imm(asm.R1, 0, "out"),
+		asm.LoadMem(asm.R1, task, int16(l.tgid), asm.Word),
+		asm.LoadMem(asm.R2, task, int16(l.pid), asm.Word),
+		asm.JNE.Reg(asm.R1, asm.R2, "out"), // a thread
 	}
-	for i, field := range []uint32{l.exitCode, l.tgid, l.pid} {
-		ins = append(ins,
-			asm.LoadMem(asm.R1, task, int16(field), asm.Word),
-			asm.StoreMem(asm.RFP, stackRecord+4+4*int16(i), asm.R1, asm.Word),
-		)
-	}
-	return spec("crsc_exit", "sched_process_exit", append(ins, emit(t)...))
+	return spec("crsc_exit", "sched_process_exit", append(ins, count(t, counterCrashes)...))
 }
 
 // spec makes a BTF-typed raw tracepoint program: it reads kernel structures

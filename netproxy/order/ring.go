@@ -73,7 +73,7 @@ func (r *ring) close() error {
 }
 
 // decode splits a record.
-func decode(b []byte) (kind, port, appPort uint16, status, a, c uint32) {
+func decode(b []byte) (kind, port, appPort uint16, copied, peer uint32) {
 	ne := binary.NativeEndian
-	return ne.Uint16(b), ne.Uint16(b[2:]), ne.Uint16(b[4:]), ne.Uint32(b[4:]), ne.Uint32(b[8:]), ne.Uint32(b[12:])
+	return ne.Uint16(b), ne.Uint16(b[2:]), ne.Uint16(b[4:]), ne.Uint32(b[8:]), ne.Uint32(b[12:])
 }

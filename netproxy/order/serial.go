@@ -26,6 +26,8 @@ func (s *serial) Poll(func(Event)) error { return nil }
 
 func (s *serial) Serial() bool { return true }
 
+func (s *serial) Crashes() uint64 { return 0 }
+
 // Consumed takes what the socket has ever received less what it holds unread.
 // Bytes that wait in the backlog, because the application is in recv on another
 // CPU, are in neither. The two counters are read without the socket's lock but

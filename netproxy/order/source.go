@@ -22,15 +22,6 @@ type Event struct {
 	CopiedSeq uint32
 }
 
-// Exit says that a task in the network namespace is exiting.
-type Exit struct {
-	// TGID is the process and PID the thread, as the initial pid namespace
-	// numbers them.
-	TGID, PID uint32
-	// Status is the wait status: signal in the low 7 bits, exit code in bits 8-15.
-	Status uint32
-}
-
 // PeerOf is the last four bytes of an address, as Event.Peer has them.
 func PeerOf(a netip.Addr) uint32 {
 	b := a.As16()
@@ -62,6 +53,11 @@ type Source interface {
 	// Event.CopiedSeq. What is still in flight, or in the socket's backlog, is
 	// not consumed. ErrGone if there is no such socket.
 	Consumed(t Track) (copiedSeq uint32, err error)
+	// Crashes counts the processes of the network namespace that have begun to
+	// exit, other than with code 0. What a process learns of the end of another, by
+	// a signal, a closed pipe or socket, it learns after the count. It is a load
+	// from memory. A serial source always returns 0.
+	Crashes() uint64
 	// Close releases the source.
 	Close() error
 }
@@ -95,9 +91,6 @@ type Options struct {
 	// RingBytes is the size of the event ring, a power of two and a multiple of
 	// the page size; an event takes 24 bytes. 0 means 4 MiB, some 170,000 events.
 	RingBytes int
-	// OnExit, if not nil, is called by Poll for each task of the namespace that
-	// exits, in its place among the events. Only the tracepoint source has exits.
-	OnExit func(Exit)
 }
 
 const (

@@ -19,17 +19,17 @@ type tracepoint struct {
 	*serial // for Consumed
 
 	ring     *ring
-	counter  []byte  // mapping of the map with the number of lost events
+	counter  []byte  // mapping of the map of counters
 	lost     *uint64 // in counter
 	lostSeen uint64
-	onExit   func(Exit)
+	crashes  *uint64     // in counter
 	fn       func(Event) // of the running Poll
 	record   func([]byte)
 	closers  []func() error // in order of opening
 }
 
 func openTracepoint(o Options) (*tracepoint, error) {
-	t := &tracepoint{onExit: o.OnExit}
+	t := &tracepoint{}
 	t.record = t.handle // bound once: a method value allocates
 	if err := t.open(o); err != nil {
 		t.Close()
@@ -57,10 +57,8 @@ func (t *tracepoint) open(o Options) (err error) {
 	if err := t.attach(takenProgram(l, &to)); err != nil {
 		return err
 	}
-	if o.OnExit != nil {
-		if err := t.attach(exitProgram(l, &to)); err != nil {
-			return err
-		}
+	if err := t.attach(exitProgram(l, &to)); err != nil {
+		return err
 	}
 	return t.selfTest(o)
 }
@@ -72,7 +70,7 @@ func (t *tracepoint) openMaps(size int, to *target) error {
 	}
 	t.closers = append(t.closers, events.Close)
 	counter, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: "crsc_lost", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE,
+		Name: "crsc_counters", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: counters, Flags: unix.BPF_F_MMAPABLE,
 	})
 	if err != nil {
 		return fmt.Errorf("counter: %w", err)
@@ -87,7 +85,8 @@ func (t *tracepoint) openMaps(size int, to *target) error {
 		return fmt.Errorf("map counter: %w", err)
 	}
 	t.closers = append(t.closers, func() error { return unix.Munmap(t.counter) })
-	t.lost = (*uint64)(unsafe.Pointer(&t.counter[0]))
+	t.lost = (*uint64)(unsafe.Pointer(&t.counter[8*counterLost]))
+	t.crashes = (*uint64)(unsafe.Pointer(&t.counter[8*counterCrashes]))
 	to.ringFD, to.counterFD = events.FD(), counter.FD()
 	return nil
 }
@@ -108,6 +107,8 @@ func (t *tracepoint) attach(spec *ebpf.ProgramSpec) error {
 
 func (t *tracepoint) Serial() bool { return false }
 
+func (t *tracepoint) Crashes() uint64 { return atomic.LoadUint64(t.crashes) }
+
 func (t *tracepoint) Poll(fn func(Event)) error {
 	t.fn = fn
 	t.ring.drain(t.record)
@@ -121,12 +122,8 @@ func (t *tracepoint) Poll(fn func(Event)) error {
 }
 
 func (t *tracepoint) handle(b []byte) {
-	kind, port, appPort, status, x, y := decode(b)
-	switch {
-	case kind == recordTaken:
-		t.fn(Event{LegPort: port, AppPort: appPort, Peer: y, CopiedSeq: x})
-	case kind == recordExit && t.onExit != nil:
-		t.onExit(Exit{TGID: x, PID: y, Status: status})
+	if kind, port, appPort, copied, peer := decode(b); kind == recordTaken {
+		t.fn(Event{LegPort: port, AppPort: appPort, Peer: peer, CopiedSeq: copied})
 	}
 }
 

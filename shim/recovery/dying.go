@@ -63,8 +63,6 @@ func watchProcesses(pid int) (*processes, error) {
 // follow makes pid the init, after a restore.
 func (p *processes) follow(pid int) { p.init.Store(int64(pid)) }
 
-func (p *processes) initPid() int { return int(p.init.Load()) }
-
 // The list of processes is read often while they start, then every second: one
 // that dies before it was seen may be taken for one that lives on.
 const (
