@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
 )
 
 // Options say where things are. Paths are the node's, as its containerd sees
@@ -85,7 +87,15 @@ func (o Options) defaultsAndValidate() (Options, error) {
 	return o, fmt.Errorf("restart: %q is none of auto, systemd, signal, none", o.Restart)
 }
 
-// here is where this program sees a path of the node.
-func (o Options) here(path string) string { return filepath.Join(o.Host, path) }
+// here is where this program sees a path of the node. Symbolic links on the way
+// lead where the node sees them lead, not into the root directory of this
+// program.
+func (o Options) here(path string) string {
+	real, err := securejoin.SecureJoin(o.Host, path)
+	if err != nil {
+		return filepath.Join(o.Host, path) // whoever opens it meets the error
+	}
+	return real
+}
 
 func (o Options) dropIn() string { return filepath.Join(o.DropIns, "crsc.toml") }

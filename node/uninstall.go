@@ -89,13 +89,15 @@ func (o Options) shims() (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	// The kernel's names have no links in them, such as /opt is on some nodes.
+	shim := filepath.Join("/", strings.TrimPrefix(o.here(o.shim()), o.Host))
 	links, err := filepath.Glob("/proc/[0-9]*/exe")
 	if err != nil {
 		return 0, err
 	}
 	for _, link := range links {
 		exe, err := os.Readlink(link)
-		if err != nil || strings.TrimSuffix(exe, " (deleted)") != o.shim() {
+		if err != nil || strings.TrimSuffix(exe, " (deleted)") != shim {
 			continue
 		}
 		if st, err := os.Stat(filepath.Join(filepath.Dir(link), "root")); err == nil && os.SameFile(st, root) {
