@@ -23,6 +23,10 @@ type neighbours struct {
 	checked time.Time // the directory of the bundles had this mtime
 }
 
+// settled is the age from which on the directory of the bundles is sure to get
+// another mtime with the next change: file systems count it in ticks.
+const settled = time.Second
+
 // sharing looks for a container that mounts one of the volumes writable. It
 // costs one stat as long as no container came or went. The pod's /dev/shm is
 // passed over: all of the pod have it, and few use it.
@@ -49,36 +53,41 @@ func (n *neighbours) sharing() error {
 	if err != nil {
 		return err
 	}
+	complete := time.Since(fi.ModTime()) > settled
 	for _, e := range list {
 		if e.Name() == filepath.Base(n.bundle) {
 			continue
 		}
-		if path := sharedPath(filepath.Join(dir, e.Name(), "config.json"), volumes, host); path != "" {
+		path, read := sharedPath(filepath.Join(dir, e.Name(), "config.json"), volumes, host)
+		complete = complete && read
+		if path != "" {
 			return unprotected("volume %s can't be rolled back, because container %s writes to it as well; name it in crsc.io/safe-volumes if it may be newer than memory", path, e.Name())
 		}
 	}
-	n.checked = fi.ModTime()
+	if complete {
+		n.checked = fi.ModTime()
+	}
 	return nil
 }
 
 // sharedPath returns the volume that the container with this spec mounts too.
-// One whose spec can't be read is being made, or has gone: its coming or going
-// changes the directory again.
-func sharedPath(config string, volumes []volume, host mountTable) string {
+// One whose spec can't be read is being made, or has gone. It has to be looked
+// at again: containerd writes the spec after it has made the directory.
+func sharedPath(config string, volumes []volume, host mountTable) (path string, read bool) {
 	b, err := os.ReadFile(config)
 	var spec specs.Spec
 	if err != nil || json.Unmarshal(b, &spec) != nil {
-		return ""
+		return "", false
 	}
 	for _, other := range specVolumes(&spec) {
 		at := host.locate(other.source)
 		for _, v := range volumes {
 			if at.holds(v.at) || v.at.holds(at) {
-				return v.path
+				return v.path, true
 			}
 		}
 	}
-	return ""
+	return "", true
 }
 
 // userOf finds a process that has a file open or mapped which lies on the file

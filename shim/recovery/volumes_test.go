@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/stretchr/testify/require"
@@ -127,6 +128,14 @@ func TestSharing(t *testing.T) {
 		require.NoError(t, os.RemoveAll(filepath.Join(bundles, name)))
 		require.NoError(t, n.sharing())
 	}
+	// The spec comes after the directory, whose mtime it leaves alone.
+	old := time.Now().Add(-time.Hour)
+	require.NoError(t, os.Chtimes(bundles, old, old))
+	require.NoError(t, n.sharing())
+	spec, err := os.ReadFile(filepath.Join(bundles, "self", "config.json"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(bundles, "unfinished", "config.json"), spec, 0o600))
+	require.ErrorContains(t, n.sharing(), "unfinished")
 }
 
 // TestSubPaths: the kubelet binds a subPath to a path of its own, below
