@@ -164,7 +164,7 @@ func TestALossIsNamed(t *testing.T) {
 }
 
 func TestPathsAreAbsolute(t *testing.T) {
-	for _, o := range []Options{{Host: "host"}, {Prefix: "/opt/../etc"}, {Containerd: "config.toml"}, {Restart: "maybe"}} {
+	for _, o := range []Options{{Host: "host"}, {Prefix: "/opt/../etc"}, {Prefix: "/usr/local"}, {Containerd: "config.toml"}, {Restart: "maybe"}} {
 		_, err := o.defaultsAndValidate()
 		require.Error(t, err, "%+v", o)
 	}

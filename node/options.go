@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
@@ -15,7 +16,8 @@ type Options struct {
 	Host string
 	// Source is a directory, as this program sees it, with the programs.
 	Source string
-	// Prefix is where they go, into bin; default /opt/crsc.
+	// Prefix is where they go, into bin; default /opt/crsc. Uninstall removes all
+	// that is in it, so its name must have "crsc" in it.
 	Prefix string
 	// NodeFile is a node file, as this program sees it, that is put onto the
 	// node; empty: the node keeps the one that it has, or gets a default.
@@ -80,12 +82,18 @@ func (o Options) defaultsAndValidate() (Options, error) {
 			return o, fmt.Errorf("%s: %q is not an absolute, clean path", name, path)
 		}
 	}
+	if !ours(o.Prefix) {
+		return o, fmt.Errorf("prefix: %q is no directory of its own, such as /opt/crsc: uninstall would remove everything in it", o.Prefix)
+	}
 	switch o.Restart {
 	case RestartAuto, RestartSystemd, RestartSignal, RestartNone:
 		return o, nil
 	}
 	return o, fmt.Errorf("restart: %q is none of auto, systemd, signal, none", o.Restart)
 }
+
+// ours says that a directory, by its name, is for nothing but crsc.
+func ours(dir string) bool { return strings.Contains(filepath.Base(dir), "crsc") }
 
 // here is where this program sees a path of the node. Symbolic links on the way
 // lead where the node sees them lead, not into the root directory of this

@@ -52,6 +52,10 @@ func (o Options) removeFiles() error {
 		return fmt.Errorf("what is kept in its state_dir is not removed: %w", err)
 	}
 	for _, path := range []string{o.Prefix, state} {
+		if !ours(path) { // an administrator may have chosen one with other things in it
+			o.Log("left %s as it is: by its name it is not for crsc alone", path)
+			continue
+		}
 		if err := removeTree(o.here(path)); err != nil {
 			return err
 		}
