@@ -66,6 +66,7 @@ type guard struct {
 	// recovery; never both.
 	seq       uint64
 	budget    budget
+	rise      rise
 	armed     *armed
 	fromStart bool                 // the journal begins with the start of the container
 	origin    journal.Position     // where it began

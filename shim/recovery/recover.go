@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/crsc-io/crsc/criu"
@@ -37,13 +38,19 @@ func (r rung) String() string {
 	return s
 }
 
-// ladder lists the ways to try, best first. A start from the beginning comes
+// ladder lists the ways to try, best first: the last checkpoint, those before
+// it, and those that are under suspicion. A start from the beginning comes
 // behind all that uses a checkpoint: it ends them.
 func (g *guard) ladder() []rung {
-	var ways []rung
-	for i := len(g.store.list) - 1; i >= 0; i-- {
-		ways = append(ways, rung{from: g.store.list[i]})
+	var ways, suspected []rung
+	for _, cp := range slices.Backward(g.store.list) {
+		if g.rise.suspects(cp.seq) {
+			suspected = append(suspected, rung{from: cp})
+		} else {
+			ways = append(ways, rung{from: cp})
+		}
 	}
+	ways = append(ways, suspected...)
 	if len(ways) > 0 {
 		ways = append(ways, rung{from: ways[0].from, tolerate: true})
 	}
@@ -57,6 +64,7 @@ func (g *guard) ladder() []rung {
 func (g *guard) recover(e lifecycle.Exit) {
 	st := status.Recovery{Crashed: e.At, Cause: cause(e), DetectMS: status.Milliseconds(g.proxy.SuspectedFor(e.At))}
 	g.phase("recovering")
+	g.rise.crashed(e)
 	err := g.awaitDump()
 	if err == nil {
 		err = g.budget.take(time.Now())
@@ -113,7 +121,7 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 		begun := time.Now()
 		err := g.attempt(w, st)
 		if err == nil {
-			done, derr := g.finishRecovery()
+			done, derr := g.finishRecovery(w)
 			if derr != nil {
 				return derr
 			}
@@ -143,7 +151,7 @@ func (g *guard) mustStop() bool {
 }
 
 // finishRecovery ends the recovery unless the restored init is dead already.
-func (g *guard) finishRecovery() (bool, error) {
+func (g *guard) finishRecovery(w rung) (bool, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
@@ -154,6 +162,7 @@ func (g *guard) finishRecovery() (bool, error) {
 	if g.ctx.Err() != nil {
 		return false, ErrStopped
 	}
+	g.rise.from(w, time.Now()) // before the next crash can be told of
 	g.recovering = false
 	return true, nil
 }
