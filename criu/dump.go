@@ -197,10 +197,22 @@ func (d *dump) serve(ctx context.Context, req *rpc.CriuReq, pid int, cgroups []s
 			freezeErr = freeze(cgroups, true)
 		}
 	}
+	var guard *sentinel
+	if d.Urgent {
+		if guard, err = guardDump(d.child.conn, cgroups); err != nil {
+			close(stop)
+			<-stopped
+			return errors.Join(err, d.child.abandon())
+		}
+		d.child.onAnswer = guard.answered
+	}
 	_, err = d.child.call(ctx, req, d.notify)
 	err = errors.Join(err, d.awaitBeside()) // if CRIU has not come so far
 	close(stop)
 	<-stopped
+	if guard != nil && guard.leave() && !torn {
+		err = errors.Join(err, freeze(cgroups, false))
+	}
 	if torn {
 		err = fmt.Errorf("%w: %w", ErrTorn, errors.Join(err, freezeErr, cure(cgroups), freeze(cgroups, false)))
 	}

@@ -66,6 +66,8 @@ type swrk struct {
 	// onDeath, if set, is called at once when CRIU is found to be dying in the
 	// middle of its work, before it is waited for.
 	onDeath func()
+	// onAnswer, if set, is called as soon as CRIU's answer is there.
+	onAnswer func()
 	// exited is closed when the child has ended; status and waitErr are set.
 	exited  chan struct{}
 	status  int
@@ -224,6 +226,9 @@ func (w *swrk) converse(ctx context.Context, req *rpc.CriuReq, notify notifyFunc
 			return nil, errors.Join(refused, err)
 		}
 		if resp.GetType() != rpc.CriuReqType_NOTIFY {
+			if w.onAnswer != nil {
+				w.onAnswer()
+			}
 			closeAll(files)
 			if refused != nil {
 				return resp, refused

@@ -95,9 +95,6 @@ func (p *Proxy) Cut(ctx context.Context, checkpoint uint64) (*replay.Table, erro
 			p.stallOrFault(err)
 			return err
 		}
-		if p.hush.on {
-			return fmt.Errorf("%w: cut while a process of the container is dying", ErrPhase)
-		}
 		if p.handshaking() {
 			return fmt.Errorf("%w: cut while the application opens a connection", ErrPhase)
 		}
@@ -191,7 +188,7 @@ func (p *Proxy) table() *replay.Table {
 			// Perhaps not accepted yet: then it is opened again.
 			t.ScanFrom = min(t.ScanFrom, c.acceptedAt)
 		}
-		c.floor = c.outPos + unread(c.legFD)
+		c.floor = c.outPos + uint64(len(c.late.bytes())) + unread(c.legFD)
 		t.Conns = append(t.Conns, replay.ConnState{
 			ID: c.id, Direction: c.dir, Client: c.client, Dest: c.dest, LegPort: c.legPort,
 			InBase: c.inBase, OutBase: c.outBase,

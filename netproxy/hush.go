@@ -46,6 +46,7 @@ func (p *Proxy) checkHush() {
 		return
 	}
 	p.hush.asked = time.Now()
+	p.crashes = p.src.Crashes() // before the question that explains them
 	limit := p.opts.DyingFor
 	switch p.opts.Dying() {
 	case Alive:
@@ -60,7 +61,7 @@ func (p *Proxy) checkHush() {
 
 // endHush lets everything go that was kept back.
 func (p *Proxy) endHush() {
-	p.hush, p.crashes = hush{}, p.src.Crashes()
+	p.hush = hush{}
 	if len(p.suspects) == 0 {
 		p.firstSuspect.Store(0)
 	}

@@ -73,10 +73,15 @@ func (c *container) criuChildren(shim int) []int {
 	return out
 }
 
+// settling is how long after a checkpoint the CRIU that waits for the next
+// restore has been started.
+const settling = 80 * time.Millisecond
+
 // awaitDump waits until a dump is under way and a random bit longer, and
 // returns the pid of its CRIU.
 func (c *container) awaitDump(shim int) int {
 	c.t.Helper()
+	time.Sleep(settling)
 	known := map[int]bool{}
 	for _, pid := range c.criuChildren(shim) {
 		known[pid] = true
@@ -84,7 +89,7 @@ func (c *container) awaitDump(shim int) int {
 	for deadline := time.Now().Add(patience); ; {
 		for _, pid := range c.criuChildren(shim) {
 			if !known[pid] {
-				time.Sleep(time.Duration(rand.IntN(30_000)) * time.Microsecond)
+				time.Sleep(time.Duration(rand.IntN(15_000)) * time.Microsecond)
 				return pid
 			}
 		}

@@ -26,7 +26,7 @@ func (h *machine) command(ctx context.Context, args ...string) *exec.Cmd {
 	all := append([]string{"--address", h.daemon.Address, "--cni-path", h.env.ToolsDir,
 		"--cni-netconfpath", "/etc/cni/net.d"}, args...)
 	cmd := exec.CommandContext(ctx, filepath.Join(h.env.ToolsDir, "nerdctl"), all...)
-	cmd.Env = append(os.Environ(), "PATH="+h.env.Path())
+	cmd.Env = append(os.Environ(), "PATH="+h.env.Path(), "CONTAINERD_NAMESPACE=default")
 	return cmd
 }
 
