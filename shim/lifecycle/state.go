@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // State returns a snapshot of init, or of the exec of that ID. It never waits.
@@ -38,13 +39,15 @@ type ProcessInfo struct {
 	ExecID string
 }
 
-// Pids lists the processes of the container. While recovering these are the
-// processes in its cgroup, if there are any.
+// Pids lists the processes of the container: those in its cgroup, and its init
+// for as long as it is not said to have ended. So the list of a container that is
+// being recovered, or whose end was not noticed yet, is never empty: a
+// containerd that starts takes the shim of an empty list for a leaked one.
 //
 // Errors: the context's, runc's.
 func (c *Container) Pids(ctx context.Context) ([]ProcessInfo, error) {
 	c.mu.Lock()
-	recovering, cg := c.init.phase == PhaseRecovering, c.cgroup
+	init, phase, cg := c.init.pid, c.init.phase, c.cgroup
 	execs := make(map[int]string)
 	for id, p := range c.execs {
 		if p.pid != 0 {
@@ -52,16 +55,20 @@ func (c *Container) Pids(ctx context.Context) ([]ProcessInfo, error) {
 		}
 	}
 	c.mu.Unlock()
+	alive := init != 0 && phase != PhaseStopped
 	var pids []int
-	if recovering {
+	if phase == PhaseRecovering {
 		if cg != nil {
 			pids = cg.pids()
 		}
 	} else {
 		var err error
-		if pids, err = c.runc.Ps(ctx, c.id); err != nil {
+		if pids, err = c.runc.Ps(ctx, c.id); err != nil && !alive {
 			return nil, err
 		}
+	}
+	if alive && !slices.Contains(pids, init) {
+		pids = append(pids, init)
 	}
 	infos := make([]ProcessInfo, 0, len(pids))
 	for _, pid := range pids {
