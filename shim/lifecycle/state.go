@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"github.com/containerd/log"
 )
 
 // State returns a snapshot of init, or of the exec of that ID. It never waits.
@@ -63,8 +65,11 @@ func (c *Container) Pids(ctx context.Context) ([]ProcessInfo, error) {
 		}
 	} else {
 		var err error
-		if pids, err = c.runc.Ps(ctx, c.id); err != nil && !alive {
-			return nil, err
+		if pids, err = c.runc.Ps(ctx, c.id); err != nil {
+			if !alive {
+				return nil, err
+			}
+			log.G(ctx).WithError(err).Warn("cannot list the container's processes")
 		}
 	}
 	if alive && !slices.Contains(pids, init) {
