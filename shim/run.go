@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/plugin/registry"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/containerd/v2/pkg/sys/reaper"
 
 	"github.com/crsc-io/crsc/shim/lifecycle"
 	"github.com/crsc-io/crsc/shim/recovery"
@@ -66,7 +65,7 @@ func newTaskService(ic *plugin.InitContext, guards lifecycle.GuardFactory) (any,
 		return nil, err
 	}
 	// go-runc's children are reaped with all others.
-	runc.Monitor = reaper.Default
+	runc.Monitor = lifecycle.NewRuncMonitor()
 	s, err := lifecycle.NewSupervisor(ic.Context, lifecycle.Config{
 		Namespace: ns,
 		Publisher: p.(shim.Publisher),
