@@ -69,6 +69,8 @@ type Config struct {
 	ProxyMemory int64
 	// MaxConnections is how many connections the proxy serves at a time.
 	MaxConnections int
+	// InterceptLoopback says that the pod's other containers are proxied, too.
+	InterceptLoopback bool
 	// Containers are the names of the pod's containers that are meant, sorted;
 	// none: all of them.
 	Containers []string

@@ -78,7 +78,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		KeyEnabled: "true", KeyInterval: "250ms", KeyJournalSize: "1Mi", KeyJournalRecords: "off",
 		KeyJournalMaxSize: "1Gi", KeyJournalFault: "hold", KeyDurability: "disk", KeyOrder: "serial", KeyBudget: "5/1h",
 		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,in:8080, 101,95-96,out:443",
-		KeyExcludeCIDRs: "10.1.0.0/16,in:fd00::1, 10.0.0.0/8,out:192.0.2.7", KeyProbes: "pass", KeyIntercept: "egress",
+		KeyExcludeCIDRs: "10.1.0.0/16,in:fd00::1, 10.0.0.0/8,out:192.0.2.7", KeyProbes: "pass", KeyInterceptLoopback: "true", KeyIntercept: "egress",
 		KeyProxyMemory: "1Mi", KeyMaxConnections: "7",
 		KeyCron: "30  3 * * 1-5", KeyTarget: "500ms", KeyOnStop: "true", KeyOnPressure: "memory=85.5", KeyUnreplayable: "stdin, exec",
 		KeyPublish: "true", KeyPublishKeep: "3", KeyPublishMaxSize: "2Gi",
@@ -95,7 +95,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		Enabled: true, Interval: 250 * time.Millisecond, JournalSize: 1 << 20, JournalRecords: Off,
 		JournalMaxSize: 1 << 30, JournalFault: FaultHold, Durability: DurabilityDisk, Order: OrderSerial,
 		Budget: Budget{Recoveries: 5, Window: time.Hour}, RecoverOOM: true,
-		SafeVolumes: []string{"/a", "/b"}, Intercept: InterceptEgress, ProxyMemory: 1 << 20, MaxConnections: 7,
+		SafeVolumes: []string{"/a", "/b"}, InterceptLoopback: true, Intercept: InterceptEgress, ProxyMemory: 1 << 20, MaxConnections: 7,
 		ExcludeIn: Exclude{
 			Ports:    []PortRange{{90, 101}, {8080, 8080}},
 			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::1/128")},
@@ -152,11 +152,12 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyImageMemory:    {"", "0", "1023Ki", "1G", "on"},
 		KeyUnreplayable:   {"", "execs", "exec,exec", "exec,", "off,exec", "true"},
 
-		KeyExcludeCIDRs:   {"10.0.0.0/33", "10.0.0/8", "in:", "fe80::1%eth0", "::ffff:10.0.0.0/104", "a,,b"},
-		KeyProbes:         {"", "0", "0s", "-1s", "1", "Hold", "off"},
-		KeyProxyMemory:    {"", "off", "1023Ki", "1M"},
-		KeyMaxConnections: {"", "0", "-1", "20001", "off"},
-		KeyIntercept:      {"", "none", "in", "Both"},
+		KeyExcludeCIDRs:      {"10.0.0.0/33", "10.0.0/8", "in:", "fe80::1%eth0", "::ffff:10.0.0.0/104", "a,,b"},
+		KeyProbes:            {"", "0", "0s", "-1s", "1", "Hold", "off"},
+		KeyInterceptLoopback: {"", "yes"},
+		KeyProxyMemory:       {"", "off", "1023Ki", "1M"},
+		KeyMaxConnections:    {"", "0", "-1", "20001", "off"},
+		KeyIntercept:         {"", "none", "in", "Both"},
 	}
 	n := parseNode(t, "")
 	require.Len(t, bad, len(keys()), "a new annotation needs its malformed values here")

@@ -10,11 +10,12 @@ import (
 
 // The annotations that decide which connections are the proxy's.
 const (
-	KeyExcludePorts   = Prefix + "exclude-ports"
-	KeyExcludeCIDRs   = Prefix + "exclude-cidrs"
-	KeyProbes         = Prefix + "probes"
-	KeyProxyMemory    = Prefix + "proxy-memory"
-	KeyMaxConnections = Prefix + "max-connections"
+	KeyExcludePorts      = Prefix + "exclude-ports"
+	KeyExcludeCIDRs      = Prefix + "exclude-cidrs"
+	KeyProbes            = Prefix + "probes"
+	KeyInterceptLoopback = Prefix + "intercept-loopback"
+	KeyProxyMemory       = Prefix + "proxy-memory"
+	KeyMaxConnections    = Prefix + "max-connections"
 )
 
 // Exclude is what the proxy leaves alone in one direction.
@@ -88,6 +89,13 @@ func networkKeys() []key {
 				c.Probes = Probes{}
 				c.Probes.Limit, err = parseDuration(v, time.Millisecond)
 			}
+			return err
+		},
+	}, {
+		name: KeyInterceptLoopback, form: `"true" or "false"`, def: "false",
+		doc: "Proxy also what other containers of the pod send to this one over the loopback interface. What the container sends to itself never is.",
+		parse: func(c *Config, v string) (err error) {
+			c.InterceptLoopback, err = parseBool(v)
 			return err
 		},
 	}}

@@ -52,6 +52,9 @@ type Options struct {
 	// which connections of the application are not intercepted.
 	ExcludeServerPorts []uint16
 	ExcludeServers     []netip.Prefix
+	// Loopback intercepts also what other containers of the pod send over lo. It
+	// needs Owns.
+	Loopback bool
 	// Node says how the node's own connections are treated during a recovery.
 	Node NodeConns
 	// MaxMemory is how many bytes may be kept for ends that do not take them;

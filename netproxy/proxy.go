@@ -54,7 +54,7 @@ type Proxy struct {
 	done   chan struct{}
 	closed sync.Once
 	abort  atomic.Bool // ends a replay that is under way
-	down   atomic.Bool // from a crash until the connections are live again
+	down   atomic.Bool // from a crash until the restored application runs
 	// firstSuspect is when the first leg of the present crash ended, in
 	// nanoseconds of Unix time; 0 for none.
 	firstSuspect atomic.Int64

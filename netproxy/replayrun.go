@@ -62,6 +62,7 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		}
 		start, before := time.Now(), p.Stats()
 		p.phase, p.rep.tolerate = replaying, tolerate
+		p.down.Store(false)
 		for id, peer := range p.rep.peers {
 			if c := p.rep.conns[id]; c != nil && c.legFD >= 0 {
 				if err := tcprepair.Activate(c.legFD, &peer); err != nil {
@@ -279,7 +280,6 @@ func (p *Proxy) goLive() int {
 	}
 	lost += p.launch(rep)
 	p.rep, p.phase, p.triggered = nil, live, false
-	p.down.Store(false)
 	p.firstSuspect.Store(0)
 	p.ghostsUntil = time.Now().Add(ghostLife)
 	if p.egress != nil {

@@ -30,7 +30,7 @@ func (p *Proxy) setup() error {
 	rules := redirect.Options{
 		NetNS: p.netns, Suffix: p.opts.Name, Listener: p.listen,
 		ExcludePorts: p.opts.ExcludePorts, ExcludePrefixes: p.opts.ExcludeSources,
-		Owns: p.owns(), NoIncoming: p.opts.NoIngress, Log: p.opts.Log,
+		Owns: p.owns(), Loopback: p.opts.Loopback && !p.opts.NoIngress, NoIncoming: p.opts.NoIngress, Log: p.opts.Log,
 	}
 	if p.opts.Egress {
 		if err = p.openEgress(); err != nil {

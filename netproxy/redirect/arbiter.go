@@ -113,7 +113,10 @@ func (a *arbiter) decide(p *nfqueue.Packet) (v nfqueue.Verdict, mark uint32) {
 	if p.Loopback {
 		mark = MarkGrant
 		switch {
-		case whose == Theirs:
+		case whose == Theirs, whose == Unknown && !a.r.intercepts(dest):
+			// While the application is not there to be asked, what listens at an
+			// address that was never its own is another's: CRIU tries the kernel out
+			// that way before it restores.
 			return nfqueue.Accept, 0
 		case whose == Ours:
 			switch a.caller(sockdiag.Tuple{Local: source, Remote: dest}) {

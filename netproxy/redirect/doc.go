@@ -53,7 +53,7 @@
 //
 // # What passes untouched
 //
-// Traffic over lo, UDP, connections the application opens without
+// Traffic over lo without Options.Loopback, UDP, connections the application opens without
 // Options.Outgoing (unless it binds them to a port it also listens on), IPv6
 // link-local, excluded ports and prefixes.
 package redirect

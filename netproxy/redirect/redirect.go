@@ -183,6 +183,13 @@ func (r *Redirect) Intercept(addrs ...netip.AddrPort) error {
 	return nil
 }
 
+// intercepts reports whether connections to the address are redirected.
+func (r *Redirect) intercepts(addr netip.AddrPort) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Contains(r.known, addr)
+}
+
 // leaveAlone lets connections to an address pass for a while.
 func (r *Redirect) leaveAlone(addr netip.AddrPort) error {
 	r.mu.Lock()

@@ -77,6 +77,11 @@ func TestLoopback(t *testing.T) {
 	g.expect(app, "127.0.0.1:80", "127.0.0.1", false)
 	g.expect(app, "[fd77::2]:80", "fd77::2", false)
 	o.self.Store(false)
+	// During a recovery CRIU connects to itself.
+	o.withheld.Store(true)
+	g.listen("127.0.0.1:85")
+	g.expect(app, "127.0.0.1:85", "127.0.0.1", false)
+	o.withheld.Store(false)
 	l.Close()
 	g.hold.Store(true)
 	if _, err := g.dialFrom(app, "127.0.0.1:80"); err != nil {

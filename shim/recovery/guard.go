@@ -226,7 +226,7 @@ func (g *guard) created(ctx context.Context) error {
 	g.proxy, err = netproxy.New(netproxy.Options{
 		NetNS: int(g.netns.Fd()), Name: tableName(g.c.Namespace(), g.c.ID()),
 		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: g.procs.dying,
-		Owns: g.procs.owns, Node: nodeConns(g.cfg.Probes),
+		Owns: g.procs.owns, Node: nodeConns(g.cfg.Probes), Loopback: g.cfg.InterceptLoopback,
 		MaxMemory: int(g.cfg.ProxyMemory), MaxConnections: g.cfg.MaxConnections,
 		NoIngress: !g.cfg.Intercept.Ingress(), Egress: g.cfg.Intercept.Egress(),
 		ExcludePorts: excluded(g.cfg.ExcludeIn.Ports), ExcludeSources: g.cfg.ExcludeIn.Prefixes,

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -81,4 +83,38 @@ func TestPodOfSeveral(t *testing.T) {
 	require.Equal(t, "4", kept[b].do("INCR", "kept"))
 	require.Equal(t, "4", kept[c].do("INCR", "kept"))
 	b.finish(loads[1])
+}
+
+// TestLoopbackOfAPod: what the pod's other containers send over lo survives
+// crashes, if it is intercepted.
+func TestLoopbackOfAPod(t *testing.T) {
+	t.Parallel()
+	a := newContainer(t)
+	b := a.beside()
+	a.run("redis", protected("checkpoint-interval", "300ms", "intercept-loopback", "true"), nil)
+	a.dial().close()
+	const counted = 2000
+	b.run("redis", nil, nil, "redis-cli", "-h", "127.0.0.1", "-r", fmt.Sprint(counted), "-i", "0.001", "INCR", "beside")
+	drive := func(addr netip.Addr) *load.Load {
+		l, err := load.Start(context.Background(), load.Options{
+			Connections: 10, Rate: 300, Target: netip.AddrPortFrom(addr, redisPort), Netns: a.pod.Path,
+		})
+		require.NoError(t, err)
+		return l
+	}
+	loads := []*load.Load{drive(netip.IPv6Loopback()), drive(a.pod.IP4)}
+	a.awaitCheckpoint()
+	for range 3 {
+		time.Sleep(200 * time.Millisecond) // for something to replay
+		require.Zero(t, a.crash().Differing)
+	}
+	for _, l := range loads {
+		a.finish(l)
+	}
+	require.Zero(t, b.awaitExit(2*patience))
+	var want strings.Builder
+	for i := range counted {
+		fmt.Fprintln(&want, i+1)
+	}
+	require.Equal(t, want.String(), b.log())
 }
