@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -13,10 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is an ext4 on a loop device whose power can be cut.
+// disk is an ext4 on a loop device whose power can be cut. It is mounted nowhere:
+// whoever makes a mount namespace at the time would copy the mount, and a file
+// system that stays mounted there comes back without its power.
 type disk struct {
-	t            *testing.T
-	device, root string
+	t      *testing.T
+	device string
+	mnt    int
 }
 
 // newDisk makes one of 96 MiB.
@@ -27,10 +31,10 @@ func newDisk(t *testing.T) *disk {
 	require.NoError(t, os.WriteFile(image, nil, 0o600))
 	require.NoError(t, os.Truncate(image, 96<<20))
 	run(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
-	d := &disk{t: t, device: strings.TrimSpace(run(t, "losetup", "--find", "--show", image)), root: t.TempDir()}
+	d := &disk{t: t, device: strings.TrimSpace(run(t, "losetup", "--find", "--show", image)), mnt: -1}
 	t.Cleanup(func() { run(t, "losetup", "--detach", d.device) })
 	d.mount()
-	t.Cleanup(func() { _ = unix.Unmount(d.root, unix.MNT_DETACH) }) // a failed test has files open
+	t.Cleanup(d.unmount)
 	return d
 }
 
@@ -43,13 +47,24 @@ func run(t *testing.T, name string, args ...string) string {
 
 func (d *disk) mount() {
 	d.t.Helper()
-	require.NoError(d.t, unix.Mount(d.device, d.root, "ext4", 0, ""))
+	fs, err := unix.Fsopen("ext4", unix.FSOPEN_CLOEXEC)
+	require.NoError(d.t, err)
+	defer unix.Close(fs)
+	require.NoError(d.t, unix.FsconfigSetString(fs, "source", d.device))
+	require.NoError(d.t, unix.FsconfigCreate(fs))
+	d.mnt, err = unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	require.NoError(d.t, err)
 }
 
 func (d *disk) unmount() {
 	d.t.Helper()
-	require.NoError(d.t, unix.Unmount(d.root, 0))
+	if d.mnt >= 0 {
+		require.NoError(d.t, unix.Close(d.mnt))
+	}
+	d.mnt = -1
 }
+
+func (d *disk) root() string { return fmt.Sprintf("/proc/self/fd/%d", d.mnt) }
 
 // EXT4_IOC_SHUTDOWN of fs/ext4/ext4.h, _IOR('X', 125, __u32): what is not on the
 // device is lost from now on. With the flag not even the file system's own log is
@@ -62,7 +77,7 @@ const (
 // cut makes the disk lose power. Files must be closed before it comes back.
 func (d *disk) cut() {
 	d.t.Helper()
-	f, err := os.Open(d.root)
+	f, err := os.Open(d.root())
 	require.NoError(d.t, err)
 	defer f.Close()
 	require.NoError(d.t, unix.IoctlSetPointerInt(int(f.Fd()), uint(ext4Shutdown), shutdownNoSync))
@@ -73,11 +88,12 @@ func (d *disk) cut() {
 // come back: all that was promised, and nothing but what was appended.
 func TestPowerCut(t *testing.T) {
 	d := newDisk(t)
-	o := Options{Dir: filepath.Join(d.root, "journal"), Durability: Disk, SegmentBytes: 256 << 10}
+	o := Options{Durability: Disk, SegmentBytes: 256 << 10}
 	rng := rand.New(rand.NewPCG(7, 7))
 	next, lost := 0, 0
 	var first Position
 	for round := range 8 {
+		o.Dir = filepath.Join(d.root(), "state", "journal")
 		j, err := Open(o)
 		require.NoError(t, err, "round %d", round)
 		if round == 0 {
@@ -114,6 +130,7 @@ func TestPowerCut(t *testing.T) {
 		d.unmount()
 		d.mount()
 
+		o.Dir = filepath.Join(d.root(), "state", "journal")
 		after, err := Open(o)
 		require.NoError(t, err, "round %d", round)
 		require.GreaterOrEqual(t, after.End(), promised, "round %d", round)
