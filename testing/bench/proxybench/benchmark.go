@@ -16,6 +16,7 @@ type Benchmark struct {
 	length   time.Duration
 	bulk     int
 	variants bool
+	inside   bool
 	only     *regexp.Regexp
 }
 
@@ -24,10 +25,11 @@ func (b *Benchmark) Name() string { return "proxy" }
 
 // Flags implements bench.Benchmark.
 func (b *Benchmark) Flags(f *flag.FlagSet) {
-	f.IntVar(&b.rounds, "rounds", 5, "how often each target is measured in each cell")
+	f.IntVar(&b.rounds, "rounds", 9, "how often each target is measured in each cell")
 	f.DurationVar(&b.length, "length", 200*time.Millisecond, "length of one measurement, roughly; longer is steadier")
 	f.IntVar(&b.bulk, "bulk", 100, "MB to transfer in each direction")
 	f.BoolVar(&b.variants, "variants", true, "compare orders, durability classes and checkpoints too")
+	f.BoolVar(&b.inside, "containers", true, "measure Redis in containers; without, only servers and a proxy outside of them")
 	b.only = regexp.MustCompile("")
 	f.Func("only", "measure only loads whose metric matches this `regexp`, such as redis_set_50$", func(s string) (err error) {
 		b.only, err = regexp.Compile(s)
@@ -36,22 +38,26 @@ func (b *Benchmark) Flags(f *flag.FlagSet) {
 }
 
 // Run implements bench.Benchmark.
-func (b *Benchmark) Run(ctx context.Context, rig *bench.Rig, out *bench.Results) (err error) {
+func (b *Benchmark) Run(ctx context.Context, rig *bench.Rig, out *bench.Results) error {
+	if b.inside {
+		if err := b.containers(ctx, rig, out); err != nil {
+			return err
+		}
+	}
+	return b.many(ctx, rig, out)
+}
+
+// containers measures what users run: the shim, with Redis in a container.
+func (b *Benchmark) containers(ctx context.Context, rig *bench.Rig, out *bench.Results) (err error) {
 	l, err := newLab(ctx, rig)
 	defer func() { err = errors.Join(err, l.close()) }()
 	if err != nil {
 		return err
 	}
-	if err := b.compare(ctx, l, out); err != nil {
+	if err := b.compare(ctx, l, out); err != nil || !b.variants {
 		return err
 	}
-	if err := b.many(ctx, rig, out); err != nil {
-		return err
-	}
-	if b.variants {
-		return b.vary(ctx, l, out)
-	}
-	return nil
+	return b.vary(ctx, l, out)
 }
 
 // compare is the main table: direct, HAProxy, ours.

@@ -26,8 +26,7 @@ func (b *Benchmark) transfer(ctx context.Context, l *lab, targets []*target) (*t
 	count := max(1, b.bulk*1e6/bulkValue)
 	megabytes := float64(count*bulkValue) / 1e6
 	for round := range b.rounds {
-		for i := range targets {
-			t := targets[(round+i)%len(targets)]
+		for _, t := range turn(targets, round) {
 			in, out, err := moveBoth(ctx, l.rig, t, count)
 			if err != nil {
 				return nil, fmt.Errorf("%s: bulk transfer: %w", t.title, err)

@@ -3,30 +3,46 @@ package proxybench
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/testing/bench"
 )
 
-// processorTime is what a process has used, in seconds: proc(5), in ticks of
-// 1/100 s.
+// processorTime is what the threads of a process have used, in seconds
+// (Documentation/scheduler/sched-stats.rst). A thread that ends takes its share
+// away: the processes that are measured keep theirs.
 func processorTime(pid int) (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	dir := fmt.Sprintf("/proc/%d/task", pid)
+	threads, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err
 	}
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	user, err := strconv.ParseFloat(string(f[11]), 64)
-	if err != nil {
-		return 0, err
+	var sum float64
+	for _, t := range threads {
+		b, err := os.ReadFile(filepath.Join(dir, t.Name(), "schedstat"))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has just ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		onCPU, _, _ := bytes.Cut(b, []byte(" "))
+		ns, err := strconv.ParseFloat(string(onCPU), 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s/%s/schedstat: %w", dir, t.Name(), err)
+		}
+		sum += ns / 1e9
 	}
-	system, err := strconv.ParseFloat(string(f[12]), 64)
-	return (user + system) / 100, err
+	return sum, nil
 }
 
 // residentKiB is a process's resident memory.
@@ -41,6 +57,13 @@ func residentKiB(pid int) (float64, error) {
 
 // idleConnections is how many the memory is measured with.
 const idleConnections = 5000
+
+// bareGrid is every load of the servers outside of containers.
+func bareGrid() []cell {
+	return []cell{
+		{"set", 1, 1}, {"set", 1, 16}, {"set", 50, 1}, {"set", 50, 16}, {"set", 500, 1}, {"set", 500, 16}, {"set", idleConnections, 1},
+	}
+}
 
 // many measures what needs no container: thousands of connections, memory while
 // they are idle, processor time, and HTTP.
@@ -63,7 +86,7 @@ func (b *Benchmark) many(ctx context.Context, rig *bench.Rig, out *bench.Results
 	l := &lab{rig: rig, direct: p.direct, haproxy: p.haproxy, ours: p.ours}
 	targets := []*target{p.direct, p.haproxy, p.ours}
 	var cells []*measured
-	for _, c := range []cell{{"set", 50, 1}, {"set", 50, 16}, {"set", idleConnections, 1}} {
+	for _, c := range bareGrid() {
 		if !b.only.MatchString(c.metric()) {
 			continue
 		}
@@ -92,10 +115,10 @@ func printCost(out *bench.Results, cells []*measured, targets []*target) {
 	t := out.Table("Processor time of the proxy, ms per 1,000 requests", "redis-benchmark", "HAProxy, 1 thread", "ours", "ours/HAProxy")
 	for _, m := range cells {
 		h, o := m.of[targets[1]].cpu, m.of[targets[2]].cpu
-		t.Row(m.String(), h.Median(), o.Median(), o.Over(h).Median())
+		t.Row(m.String(), h.Median(), o.Median(), spread(o.Over(h)))
 		out.Add(m.metric()+"_cpu_ms_per_1000", o.Median(), "ms", "processor time of the proxy for 1,000 requests, ours")
 		out.Add(m.metric()+"_cpu_ms_per_1000_haproxy", h.Median(), "ms", "the same, HAProxy with one thread")
-		out.Add(m.metric()+"_cpu_vs_haproxy", o.Over(h).Median(), "ratio", "median of the rounds; less is better")
+		addRatio(out, m.metric()+"_cpu_vs_haproxy", o.Over(h), "median of the rounds; less is better")
 	}
 }
 

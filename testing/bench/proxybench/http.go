@@ -24,8 +24,7 @@ func (b *Benchmark) http(ctx context.Context, p *bare, out *bench.Results) error
 		p.rig.Say("http, %s: %d rounds of %d targets", pg.title, b.rounds, len(p.web))
 		of := map[*target]*series{}
 		for round := range b.rounds + 1 {
-			for i := range p.web {
-				w := p.web[(round+i)%len(p.web)]
+			for _, w := range turn(p.web, round) {
 				r, err := wrk(ctx, p.rig, webAddr(w.addr, pg.path), max(b.length, 500*time.Millisecond))
 				if err != nil {
 					return fmt.Errorf("%s: %s: %w", w.title, pg.path, err)
@@ -38,13 +37,13 @@ func (b *Benchmark) http(ctx context.Context, p *bare, out *bench.Results) error
 			}
 		}
 		d, h, o := of[direct], of[haproxy], of[ours]
-		t.Row(pg.title, d.rps.Median(), h.rps.Median(), o.rps.Median(), h.rps.Over(d.rps).Median(),
-			o.rps.Over(d.rps).Median(), o.rps.Over(h.rps).Median(), o.p99.Over(h.p99).Median())
+		t.Row(pg.title, d.rps.Median(), h.rps.Median(), o.rps.Median(), spread(h.rps.Over(d.rps)),
+			spread(o.rps.Over(d.rps)), spread(o.rps.Over(h.rps)), spread(o.p99.Over(h.p99)))
 		for _, f := range figures()[:3] {
 			for _, w := range p.web {
 				out.Add(pg.metric+"_"+f.name+w.suffix(), f.of(of[w]).Median(), f.unit, w.title+", median of the rounds")
 				if w != ours {
-					out.Add(pg.metric+"_"+f.name+"_vs"+w.suffix(), f.of(o).Over(f.of(of[w])).Median(), "ratio", f.ratioNote())
+					addRatio(out, pg.metric+"_"+f.name+"_vs"+w.suffix(), f.of(o).Over(f.of(of[w])), f.ratioNote())
 				}
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 
 	"github.com/crsc-io/crsc/testing/bench"
 )
@@ -147,6 +148,9 @@ func (l *lab) startHAProxy(ctx context.Context, s *bench.Server, t *target, thre
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
+	// A session of its own, as shims have: sched_autogroup_enabled (sched(7)) would
+	// have it share a processor's time with the load's programs otherwise.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}

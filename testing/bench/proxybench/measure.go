@@ -3,6 +3,7 @@ package proxybench
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/crsc-io/crsc/testing/bench"
 )
@@ -54,14 +55,27 @@ func (b *Benchmark) measure(ctx context.Context, l *lab, c cell, targets []*targ
 		m.of[t] = &series{}
 	}
 	for round := range b.rounds {
-		for i := range targets {
-			t := targets[(round+i)%len(targets)]
+		for _, t := range turn(targets, round) {
 			if err := m.round(ctx, l.rig, t, requests[t]); err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", t.title, c, err)
 			}
 		}
 	}
 	return m, nil
+}
+
+// turn is the order of the targets in a round: everyone is first in turn, and
+// nobody always comes after the same one.
+func turn(targets []*target, round int) []*target {
+	n := len(targets)
+	out := make([]*target, 0, n)
+	for i := range n {
+		out = append(out, targets[(round/2+i)%n])
+	}
+	if round%2 == 1 {
+		slices.Reverse(out)
+	}
+	return out
 }
 
 // round measures one target once.

@@ -33,6 +33,19 @@ func (f figure) ratioNote() string {
 	return ratioOfRates
 }
 
+// addRatio adds the median of the rounds' ratios, and their quartiles, which tell
+// how much of it is noise.
+func addRatio(out *bench.Results, metric string, s bench.Sample, note string) {
+	out.Add(metric, s.Median(), "ratio", note)
+	out.Add(metric+"_q1", s.Quantile(0.25), "ratio", "a quarter of the rounds is below")
+	out.Add(metric+"_q3", s.Quantile(0.75), "ratio", "a quarter of the rounds is above")
+}
+
+// spread shows a median and its quartiles.
+func spread(s bench.Sample) string {
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median(), s.Quantile(0.25), s.Quantile(0.75))
+}
+
 // suffix separates a target's figures from ours.
 func (t *target) suffix() string {
 	if t.name == "" {
@@ -50,11 +63,11 @@ func (m *measured) report(out *bench.Results, l *lab) {
 			s := f.of(m.of[t])
 			out.Add(prefix+t.suffix(), s.Median(), f.unit, t.title+", median of the rounds")
 			if t != l.ours {
-				out.Add(prefix+"_vs"+t.suffix(), ours.Over(s).Median(), "ratio", f.ratioNote())
+				addRatio(out, prefix+"_vs"+t.suffix(), ours.Over(s), f.ratioNote())
 			}
 		}
 		haproxy := f.of(m.of[l.haproxy])
-		out.Add(prefix+"_haproxy_vs_direct", haproxy.Over(f.of(m.of[l.direct])).Median(), "ratio", f.ratioNote())
+		addRatio(out, prefix+"_haproxy_vs_direct", haproxy.Over(f.of(m.of[l.direct])), f.ratioNote())
 	}
 }
 
@@ -82,7 +95,7 @@ func printGrid(out *bench.Results, cells []*measured, targets []*target) {
 	for _, m := range cells {
 		d, h, o := m.of[direct], m.of[haproxy], m.of[ours]
 		t.Row(m.String(), d.rps.Median(), h.rps.Median(), o.rps.Median(),
-			h.rps.Over(d.rps).Median(), o.rps.Over(d.rps).Median(), o.rps.Over(h.rps).Median())
+			spread(h.rps.Over(d.rps)), spread(o.rps.Over(d.rps)), spread(o.rps.Over(h.rps)))
 	}
 	t = out.Table("Latency, ms (p50 / p99 / p99.9)", "redis-benchmark", "direct", haproxy.title, "ours", "p50 ours/HAProxy", "p99 ours/HAProxy")
 	show := func(s *series) string {
@@ -90,7 +103,7 @@ func printGrid(out *bench.Results, cells []*measured, targets []*target) {
 	}
 	for _, m := range cells {
 		h, o := m.of[haproxy], m.of[ours]
-		t.Row(m.String(), show(m.of[direct]), show(h), show(o), o.p50.Over(h.p50).Median(), o.p99.Over(h.p99).Median())
+		t.Row(m.String(), show(m.of[direct]), show(h), show(o), spread(o.p50.Over(h.p50)), spread(o.p99.Over(h.p99)))
 	}
 }
 
