@@ -44,9 +44,9 @@ func (c *Client) Images(ctx context.Context) ([]Image, error) {
 	return out.Images, err
 }
 
-// Pin keeps an image from being removed by retention, or no longer.
-func (c *Client) Pin(ctx context.Context, sequence uint64, pinned bool) error {
-	_, err := c.ask(ctx, request{Op: opPin, Sequence: sequence, Pinned: pinned})
+// Pin keeps the image with a tag from being removed by retention, or no longer.
+func (c *Client) Pin(ctx context.Context, tag string, pinned bool) error {
+	_, err := c.ask(ctx, request{Op: opPin, Tag: tag, Pinned: pinned})
 	return err
 }
 

@@ -18,7 +18,7 @@ import (
 
 // shim is a handler that remembers.
 type shim struct {
-	pinned  map[uint64]bool
+	pinned  map[string]bool
 	begun   chan struct{}
 	given   atomic.Bool // up
 	refusal error
@@ -47,8 +47,8 @@ func (s *shim) Checkpoint(ctx context.Context, image bool) (*Made, error) {
 
 func (s *shim) Images(context.Context) ([]Image, error) { return []Image{{Sequence: 3}}, nil }
 
-func (s *shim) Pin(_ context.Context, sequence uint64, pinned bool) error {
-	s.pinned[sequence] = pinned
+func (s *shim) Pin(_ context.Context, tag string, pinned bool) error {
+	s.pinned[tag] = pinned
 	return nil
 }
 
@@ -64,7 +64,7 @@ func serve(t *testing.T, s *shim) (*Server, *Client) {
 }
 
 func TestRequests(t *testing.T) {
-	s := &shim{pinned: map[uint64]bool{}}
+	s := &shim{pinned: map[string]bool{}}
 	server, c := serve(t, s)
 	fi, err := os.Stat(filepath.Join(c.Dir, SocketName))
 	require.NoError(t, err)
@@ -81,9 +81,9 @@ func TestRequests(t *testing.T) {
 	list, err := c.Images(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []Image{{Sequence: 3}}, list)
-	require.NoError(t, c.Pin(t.Context(), 3, true))
-	require.NoError(t, c.Pin(t.Context(), 4, false))
-	require.Equal(t, map[uint64]bool{3: true, 4: false}, s.pinned)
+	require.NoError(t, c.Pin(t.Context(), "3", true))
+	require.NoError(t, c.Pin(t.Context(), "4-abc", false))
+	require.Equal(t, map[string]bool{"3": true, "4-abc": false}, s.pinned)
 	s.refusal = errors.New("unprotected: because")
 	_, err = c.Checkpoint(t.Context(), false)
 	require.ErrorIs(t, err, ErrRefused)

@@ -32,8 +32,8 @@ type Handler interface {
 	Checkpoint(ctx context.Context, image bool) (*Made, error)
 	// Images lists the container's published checkpoints, the newest first.
 	Images(ctx context.Context) ([]Image, error)
-	// Pin makes retention pass over an image, or not any more.
-	Pin(ctx context.Context, sequence uint64, pinned bool) error
+	// Pin makes retention pass over the image with a tag, or not any more.
+	Pin(ctx context.Context, tag string, pinned bool) error
 }
 
 // Made is a checkpoint that was asked for.
@@ -46,6 +46,7 @@ type Made struct {
 // Image is a published checkpoint.
 type Image struct {
 	Name     string    `json:"name"`
+	Tag      string    `json:"tag"` // of the name
 	Digest   string    `json:"digest"`
 	Sequence uint64    `json:"sequence"`
 	Time     time.Time `json:"time"` // of the checkpoint
@@ -65,10 +66,10 @@ const (
 )
 
 type request struct {
-	Op       string `json:"op"`
-	Image    bool   `json:"image,omitempty"`
-	Sequence uint64 `json:"sequence,omitempty"`
-	Pinned   bool   `json:"pinned,omitempty"`
+	Op     string `json:"op"`
+	Image  bool   `json:"image,omitempty"`
+	Tag    string `json:"tag,omitempty"`
+	Pinned bool   `json:"pinned,omitempty"`
 }
 
 type response struct {

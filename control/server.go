@@ -187,7 +187,7 @@ func (s *Server) answer(ctx context.Context, req *request, out *response) (err e
 	case opImages:
 		out.Images, err = s.handler.Images(ctx)
 	case opPin:
-		err = s.handler.Pin(ctx, req.Sequence, req.Pinned)
+		err = s.handler.Pin(ctx, req.Tag, req.Pinned)
 	default:
 		err = fmt.Errorf("%w: unknown operation %.40q", ErrBadRequest, req.Op)
 	}

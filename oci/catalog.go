@@ -54,12 +54,17 @@ func (s *Store) Catalog(ctx context.Context, namespace, id string) ([]Entry, err
 	return list, errors.Join(errs...)
 }
 
-// Pin makes retention pass over the image of a checkpoint, or not any more.
+// Pin makes retention pass over the image of a checkpoint, or not any more. tag
+// is what Entry.Tag tells: a sequence number, with more behind it if the image is
+// an earlier container's.
 //
 // Errors: ErrNoImage.
-func (s *Store) Pin(ctx context.Context, namespace, id string, sequence uint64, pinned bool) error {
+func (s *Store) Pin(ctx context.Context, namespace, id, tag string, pinned bool) error {
 	ctx = namespaces.WithNamespace(ctx, namespace)
-	name := Name(namespace, id, Tag(sequence))
+	name := Name(namespace, id, tag)
+	if _, ok := sequenceOf(tag); !ok {
+		return fmt.Errorf("%s: %w", name, ErrNoImage)
+	}
 	image, err := s.Images.Get(ctx, name)
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return fmt.Errorf("%s: %w", name, ErrNoImage)
@@ -109,9 +114,8 @@ func entryOf(namespace string, i *images.Image) (Entry, bool) {
 	if !ok || id == "" {
 		return Entry{}, false
 	}
-	tag, _, _ = strings.Cut(tag, "-") // see keepPinned
-	sequence, err := strconv.ParseUint(tag, 10, 64)
-	if err != nil {
+	sequence, ok := sequenceOf(tag)
+	if !ok {
 		return Entry{}, false
 	}
 	at, err := time.Parse(timeFormat, i.Labels[labelTime])
@@ -123,6 +127,16 @@ func entryOf(namespace string, i *images.Image) (Entry, bool) {
 		Sequence: sequence, Time: at, Pinned: i.Labels[LabelPin] == "true",
 	}, true
 }
+
+// sequenceOf is the number in a tag.
+func sequenceOf(tag string) (uint64, bool) {
+	number, _, _ := strings.Cut(tag, "-") // see keepPinned
+	sequence, err := strconv.ParseUint(number, 10, 64)
+	return sequence, err == nil
+}
+
+// Tag is that of the name: what Pin takes.
+func (e *Entry) Tag() string { return strings.TrimPrefix(e.Name, Name(e.Namespace, e.Container, "")) }
 
 // measure reads the manifest and works the sizes out; seen are the blobs of
 // later images.

@@ -71,9 +71,17 @@ func TestFind(t *testing.T) {
 	require.Equal(t, []string{repository + ":latest", repository + ":10", repository + ":9"}, names(repository+":latest"))
 	require.Equal(t, []string{repository + ":10"}, names(repository+":10"))
 	require.Equal(t, []string{repository + ":9"}, names(repository+"@"+digest.FromString("nine").String()))
+	for _, tag := range []string{":9", ":gone", ":latest"} {
+		require.Equal(t, []string{repository + ":9"}, names(repository+tag+"@"+digest.FromString("nine").String()), "the digest decides")
+	}
+	_, err = d.Images.Create(d.ctx, images.Image{Name: "registry:5000/app:1", Target: target("far")})
+	require.NoError(t, err)
+	for _, ref := range []string{"registry:5000/app", "registry:5000/app:1", "registry:5000/app:2"} {
+		require.Equal(t, []string{"registry:5000/app:1"}, names(ref+"@"+digest.FromString("far").String()))
+	}
 	require.NoError(t, d.Images.Delete(d.ctx, repository+":latest"))
 	require.Equal(t, []string{repository + ":11", repository + ":10", repository + ":9"}, names(repository+":latest"))
-	for _, none := range []string{repository + ":12", repository + "3:latest", repository + "@" + digest.FromString("twelve").String()} {
+	for _, none := range []string{repository + ":12", repository + "3:latest", repository + "@" + digest.FromString("twelve").String(), repository + ":12@" + digest.FromString("twelve").String()} {
 		_, err := d.Find(d.ctx, none)
 		require.ErrorIs(t, err, errdefs.ErrNotFound, none)
 	}

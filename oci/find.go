@@ -16,7 +16,7 @@ import (
 // Find returns the images that a reference stands for, best first. That is one,
 // unless the tag is Latest: then the images of lower sequence numbers follow, in
 // case the newest can't be used. A reference with a digest is found under any
-// tag of that name.
+// tag of that name, whether or not it gives one itself: the digest decides.
 //
 // Errors: errdefs.ErrNotFound, and those of the store.
 func (s *Store) Find(ctx context.Context, ref string) ([]images.Image, error) {
@@ -37,12 +37,21 @@ func (s *Store) Find(ctx context.Context, ref string) ([]images.Image, error) {
 	if lerr != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, lerr)
 	}
+	repository = withoutTag(name)
 	for _, i := range list {
-		if i.Target.Digest == digest.Digest(dgst) && strings.HasPrefix(i.Name, name+":") {
+		if i.Target.Digest == digest.Digest(dgst) && withoutTag(i.Name) == repository {
 			return []images.Image{i}, nil
 		}
 	}
 	return nil, fmt.Errorf("image %s: %w", ref, err)
+}
+
+// withoutTag is a name without its tag; the port of a registry is none.
+func withoutTag(name string) string {
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		return name[:i]
+	}
+	return name
 }
 
 // findLatest lists an image with the tag Latest, if err is nil, and those with a

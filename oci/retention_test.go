@@ -92,7 +92,7 @@ func TestNodeRetention(t *testing.T) {
 	mine := component(testID) + ":"
 	require.NoError(t, d.pruneNode(d.ctx, total))
 	require.Len(t, names(), 4+2+1, "it fits")
-	require.NoError(t, d.Pin(d.ctx, testNamespace, testID, 2, true))
+	require.NoError(t, d.Pin(d.ctx, testNamespace, testID, "2", true))
 	require.NoError(t, d.pruneNode(d.ctx, total-size/2))
 	require.Equal(t, []string{"ns/" + mine + "2", "ns/" + mine + "3", "ns/" + mine + "4", "ns/" + mine + "latest", "other/" + mine + "2"}, names())
 	require.NoError(t, d.pruneNode(d.ctx, 1))
@@ -114,8 +114,8 @@ func TestPins(t *testing.T) {
 		return out
 	}
 	first := publish()
-	require.NoError(t, d.Pin(d.ctx, testNamespace, testID, 1, true))
-	require.ErrorIs(t, d.Pin(d.ctx, testNamespace, testID, 7, true), ErrNoImage)
+	require.NoError(t, d.Pin(d.ctx, testNamespace, testID, "1", true))
+	require.ErrorIs(t, d.Pin(d.ctx, testNamespace, testID, "7", true), ErrNoImage)
 	publish()
 	list, err := d.Catalog(d.ctx, testNamespace, testID)
 	require.NoError(t, err)
@@ -131,11 +131,21 @@ func TestPins(t *testing.T) {
 	image, err := d.Images.Get(d.ctx, name("1-"+first.Target.Digest.Encoded()[:8]))
 	require.NoError(t, err)
 	require.Equal(t, first.Target.Digest, image.Target.Digest)
-	require.NoError(t, d.Pin(d.ctx, testNamespace, testID, 1, true))
-	require.NoError(t, d.Pin(d.ctx, testNamespace, testID, 1, false))
+	require.NoError(t, d.Pin(d.ctx, testNamespace, testID, "1", true))
+	require.NoError(t, d.Pin(d.ctx, testNamespace, testID, "1", false))
 	publish()
 	require.ElementsMatch(t, []string{image.Name, name("2"), name(Latest)}, d.names(), "an image that is no longer pinned goes")
 	d.collectGarbage()
 	_, err = Fetch(d.ctx, d.Content, image.Target, tempDir(t)+"/out", anyone())
 	require.NoError(t, err)
+
+	list, err = d.Catalog(d.ctx, testNamespace, testID)
+	require.NoError(t, err)
+	earlier := list[slices.IndexFunc(list, func(e Entry) bool { return e.Name == image.Name })]
+	require.NoError(t, d.Pin(d.ctx, testNamespace, testID, earlier.Tag(), false))
+	for _, tag := range []string{Latest, "", "2/../1", "x"} {
+		require.ErrorIs(t, d.Pin(d.ctx, testNamespace, testID, tag, true), ErrNoImage, tag)
+	}
+	publish()
+	require.ElementsMatch(t, []string{name("3"), name(Latest)}, d.names(), "nor does one of an earlier container")
 }

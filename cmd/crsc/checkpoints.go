@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/crsc-io/crsc/control"
+	"github.com/crsc-io/crsc/oci"
 	"github.com/crsc-io/crsc/status"
 )
 
@@ -64,7 +66,7 @@ func (h *held) print(cmd *cobra.Command) {
 		if i.Pinned {
 			pinned = "pinned"
 		}
-		t.AppendRow(table.Row{i.Sequence, i.Time.Local().Format(time.DateTime), i.Name, "", size(i.Bytes), size(i.OwnBytes), pinned})
+		t.AppendRow(table.Row{cmp.Or(i.Tag, oci.Tag(i.Sequence)), i.Time.Local().Format(time.DateTime), i.Name, "", size(i.Bytes), size(i.OwnBytes), pinned})
 	}
 	t.Render()
 }

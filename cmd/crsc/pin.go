@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -18,17 +19,19 @@ func newPin(pinned bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use + " CONTAINER CHECKPOINT",
 		Short: short,
-		Args:  cobra.ExactArgs(2),
+		Long: short + ".\nCHECKPOINT is what crsc checkpoints shows in its first column: a number, and more behind it\n" +
+			"if an earlier container of this name had made it.",
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			sequence, err := strconv.ParseUint(args[1], 10, 64)
-			if err != nil {
+			number, _, _ := strings.Cut(args[1], "-")
+			if _, err := strconv.ParseUint(number, 10, 64); err != nil {
 				return fmt.Errorf("%q is not the number of a checkpoint; crsc checkpoints %s lists them", args[1], args[0])
 			}
 			_, client, err := t.find(args[0])
 			if err != nil {
 				return err
 			}
-			return client.Pin(cmd.Context(), sequence, pinned)
+			return client.Pin(cmd.Context(), args[1], pinned)
 		},
 	}
 	t.addFlags(cmd)

@@ -95,7 +95,7 @@ func (o operator) Images(ctx context.Context) (out []control.Image, err error) {
 		list, err := s.Catalog(ctx, o.g.c.Namespace(), o.g.c.ID())
 		for _, e := range list {
 			out = append(out, control.Image{
-				Name: e.Name, Digest: e.Target.Digest.String(), Sequence: e.Sequence, Time: e.Time,
+				Name: e.Name, Tag: e.Tag(), Digest: e.Target.Digest.String(), Sequence: e.Sequence, Time: e.Time,
 				Pinned: e.Pinned, Bytes: e.Bytes, OwnBytes: e.OwnBytes,
 			})
 		}
@@ -105,9 +105,9 @@ func (o operator) Images(ctx context.Context) (out []control.Image, err error) {
 }
 
 // Pin implements control.Handler.
-func (o operator) Pin(ctx context.Context, sequence uint64, pinned bool) error {
+func (o operator) Pin(ctx context.Context, tag string, pinned bool) error {
 	return withImages(func(s *oci.Store) error {
-		return s.Pin(ctx, o.g.c.Namespace(), o.g.c.ID(), sequence, pinned)
+		return s.Pin(ctx, o.g.c.Namespace(), o.g.c.ID(), tag, pinned)
 	})
 }
 
