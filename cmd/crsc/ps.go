@@ -102,12 +102,16 @@ func protection(s *status.Status) string {
 	return "not protected yet"
 }
 
+// age is that of the last checkpoint, and why there is no later one.
 func age(s *status.Status) string {
-	last := s.Checkpoints.Last
-	if last == nil {
-		return "none"
+	out := "none"
+	if last := s.Checkpoints.Last; last != nil {
+		out = fmt.Sprintf("#%d, %s ago", last.Sequence, time.Since(last.Time).Round(100*time.Millisecond))
 	}
-	return fmt.Sprintf("#%d, %s ago", last.Sequence, time.Since(last.Time).Round(100*time.Millisecond))
+	if why, _, _ := strings.Cut(s.Checkpoints.LastError, "\n"); why != "" {
+		out += "; they fail: " + why
+	}
+	return out
 }
 
 func frozen(s *status.Status) string {

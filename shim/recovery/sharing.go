@@ -3,12 +3,15 @@ package recovery
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -18,18 +21,19 @@ import (
 // neighbours knows which other containers of the node could write to the
 // volumes that are rolled back with this one.
 type neighbours struct {
-	bundle  string // of the container
+	bundle  string // of the container: <directory>/<namespace>/<id>
 	volumes []volume
-	checked time.Time // the directory of the bundles had this mtime
+	checked map[string]time.Time // mtimes that the namespaces' directories had
 }
 
-// settled is the age from which on the directory of the bundles is sure to get
-// another mtime with the next change: file systems count it in ticks.
+// settled is the age from which on a directory of bundles is sure to get another
+// mtime with the next change: file systems count it in ticks.
 const settled = time.Second
 
-// sharing looks for a container that mounts one of the volumes writable. It
-// costs one stat as long as no container came or went. The pod's /dev/shm is
-// passed over: all of the pod have it, and few use it.
+// sharing looks for a container, in whatever namespace of containerd, that mounts
+// one of the volumes writable. It costs one stat for each namespace as long as no
+// container came or went. The pod's /dev/shm is passed over: all of the pod have
+// it, and few use it.
 //
 // Errors: ErrUnprotected names volume and container.
 func (n *neighbours) sharing() error {
@@ -37,37 +41,74 @@ func (n *neighbours) sharing() error {
 	if len(volumes) == 0 {
 		return nil
 	}
-	dir := filepath.Dir(n.bundle)
-	fi, err := os.Stat(dir)
+	all := filepath.Dir(filepath.Dir(n.bundle))
+	list, err := os.ReadDir(all)
 	if err != nil {
 		return fmt.Errorf("containers of the node: %w", err)
 	}
-	if fi.ModTime().Equal(n.checked) {
-		return nil
+	host := sync.OnceValues(readMountTable)
+	checked := map[string]time.Time{}
+	for _, e := range list {
+		if !e.IsDir() {
+			continue
+		}
+		dir := filepath.Join(all, e.Name())
+		at, err := n.sharingIn(dir, volumes, host)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // the namespace's last container has gone
+		case err != nil:
+			return err
+		case !at.IsZero():
+			checked[dir] = at
+		}
+	}
+	n.checked = checked
+	return nil
+}
+
+// sharingIn looks among the containers of one namespace. It returns the mtime
+// for which this has been settled; zero if it has to be looked at again.
+func (n *neighbours) sharingIn(dir string, volumes []volume, host func() (mountTable, error)) (at time.Time, err error) {
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return at, fmt.Errorf("containers of the node: %w", err)
+	}
+	if before, ok := n.checked[dir]; ok && fi.ModTime().Equal(before) {
+		return before, nil
 	}
 	list, err := os.ReadDir(dir)
 	if err != nil {
-		return fmt.Errorf("containers of the node: %w", err)
+		return at, fmt.Errorf("containers of the node: %w", err)
 	}
-	host, err := readMountTable()
+	mounts, err := host()
 	if err != nil {
-		return err
+		return at, err
 	}
 	complete := time.Since(fi.ModTime()) > settled
 	for _, e := range list {
-		if e.Name() == filepath.Base(n.bundle) {
+		bundle := filepath.Join(dir, e.Name())
+		if bundle == n.bundle {
 			continue
 		}
-		path, read := sharedPath(filepath.Join(dir, e.Name(), "config.json"), volumes, host)
+		path, read := sharedPath(filepath.Join(bundle, "config.json"), volumes, mounts)
 		complete = complete && read
 		if path != "" {
-			return unprotected("volume %s can't be rolled back, because container %s writes to it as well; name it in crsc.io/safe-volumes if it may be newer than memory", path, e.Name())
+			return at, unprotected("volume %s can't be rolled back, because container %s writes to it as well; name it in crsc.io/safe-volumes if it may be newer than memory", path, n.called(bundle))
 		}
 	}
 	if complete {
-		n.checked = fi.ModTime()
+		at = fi.ModTime()
 	}
-	return nil
+	return at, nil
+}
+
+// called is the ID of another container, with the namespace if that is another
+// one.
+func (n *neighbours) called(bundle string) string {
+	if filepath.Dir(bundle) == filepath.Dir(n.bundle) {
+		return filepath.Base(bundle)
+	}
+	return filepath.Base(bundle) + " of the namespace " + filepath.Base(filepath.Dir(bundle))
 }
 
 // sharedPath returns the volume that the container with this spec mounts too.

@@ -101,12 +101,13 @@ func TestSortVolumes(t *testing.T) {
 
 // TestSharing: a volume that another container writes to can't be rolled back.
 func TestSharing(t *testing.T) {
-	bundles := t.TempDir()
+	all := t.TempDir()
+	bundles := filepath.Join(all, "ns")
 	bundle := func(name, source string, access ...string) {
 		t.Helper()
 		b, err := json.Marshal(&specs.Spec{Mounts: []specs.Mount{{Type: "bind", Source: source, Destination: "/x", Options: append(access, "rbind")}}})
 		require.NoError(t, err)
-		require.NoError(t, os.Mkdir(filepath.Join(bundles, name), 0o700))
+		require.NoError(t, os.MkdirAll(filepath.Join(bundles, name), 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(bundles, name, "config.json"), b, 0o600))
 	}
 	bundle("self", "/v/data")
@@ -126,6 +127,17 @@ func TestSharing(t *testing.T) {
 		require.ErrorContains(t, err, "volume /data")
 		require.ErrorContains(t, err, name)
 		require.NoError(t, os.RemoveAll(filepath.Join(bundles, name)))
+		require.NoError(t, n.sharing())
+	}
+	// Whoever has the volume need not be in the same namespace.
+	require.NoError(t, os.WriteFile(filepath.Join(all, "no namespace"), nil, 0o600))
+	for range 2 {
+		bundle("../k8s.io/7f", "/v/data/sub")
+		err := n.sharing()
+		require.ErrorIs(t, err, ErrUnprotected)
+		require.ErrorContains(t, err, "container 7f of the namespace k8s.io")
+		require.NoError(t, os.RemoveAll(filepath.Join(all, "k8s.io")))
+		require.NoError(t, n.sharing())
 		require.NoError(t, n.sharing())
 	}
 	// The spec comes after the directory, whose mtime it leaves alone.

@@ -97,6 +97,14 @@ func TestVolumeTooLarge(t *testing.T) {
 	})
 	require.NoError(t, os.Remove(large))
 	c.await("a checkpoint after that", func(s *status.Status) bool { return s.Checkpoints.LastError == "" })
+
+	// The last checkpoint stays in force, with the volume as it was.
+	require.NoError(t, os.WriteFile(large, make([]byte, 100<<10), 0o600))
+	c.await("a failed checkpoint", func(s *status.Status) bool { return s.Checkpoints.LastError != "" })
+	require.Regexp(t, c.id+` .*protected.*they fail: .*volume /vol is larger than`, c.crsc("ps"))
+	require.NotZero(t, c.crash().Checkpoint)
+	require.NoFileExists(t, large)
+	c.await("a checkpoint after that", func(s *status.Status) bool { return s.Checkpoints.LastError == "" })
 }
 
 // TestSharedVolume: a volume is not rolled back under another container.
