@@ -91,7 +91,8 @@ func (o *DumpOptions) defaultsAndValidate() error {
 // No other operation on the container (runc exec, update, pause, kill) may hold
 // it half way while Dump runs; processes that come and go are no problem.
 func Dump(ctx context.Context, o DumpOptions) (DumpStats, error) {
-	d := dump{DumpOptions: o, begun: time.Now()}
+	d := dump{DumpOptions: o, begun: time.Now(), sleep: func() {}}
+	defer func() { d.sleep() }()
 	if err := d.defaultsAndValidate(); err != nil {
 		return DumpStats{}, err
 	}
@@ -112,6 +113,7 @@ type dump struct {
 	begun  time.Time
 	child  *swrk
 	frozen time.Time // when the hook before the freeze returned
+	sleep  func()    // lets processors sleep again
 	// beside gives the result of what startBeside began; nil: there is none to
 	// wait for. besides: it was begun.
 	beside  <-chan error
@@ -204,7 +206,10 @@ func (d *dump) serve(ctx context.Context, req *rpc.CriuReq, pid int, cgroups []s
 			<-stopped
 			return errors.Join(err, d.child.abandon())
 		}
-		d.child.onAnswer = guard.answered
+		d.child.onAnswer = func() {
+			guard.answered()
+			d.sleep()
+		}
 	}
 	_, err = d.child.call(ctx, req, d.notify)
 	err = errors.Join(err, d.awaitBeside()) // if CRIU has not come so far
@@ -336,6 +341,7 @@ func (d *dump) notify(script string, _ int, files []*os.File) error {
 		begun := time.Now()
 		err := hook(script, d.OnPreDump)
 		if err == nil && d.Urgent {
+			d.sleep = stayAwake()
 			err = hasten(d.child.proc.Pid)
 		}
 		d.frozen = time.Now()

@@ -4,4 +4,7 @@ package criu
 var (
 	Flatten  = flatten
 	Subtract = subtract
+	EachFile = eachFile
 )
+
+const LatencyFile = latencyFile

@@ -91,8 +91,16 @@ func (s spawn) run() (*swrk, error) {
 		fc.Close()
 		return nil, errors.New("start criu: not a unix socket")
 	}
+	config, err := configFile()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start criu: %w", err)
+	}
+	defer config.Close()
 	cmd := exec.Command(s.path, "swrk", "3")
-	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.ExtraFiles = []*os.File{theirs, config}
+	// Symbols are looked up when CRIU starts, not while tasks are frozen.
+	cmd.Env = append(os.Environ(), "CRIU_CONFIG_FILE=/proc/self/fd/4", "LD_BIND_NOW=1")
 	// A group of its own: CRIU forks children that stop themselves (its tests
 	// of ptrace); killed alone it leaves them behind, holding its socket.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -169,6 +169,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 			g.log.WithError(err).Warn("discard a capture")
 		}
 	}()
+	release := func() error { return nil }
 	stats, err := criu.Dump(ctx, criu.DumpOptions{
 		Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Pins: g.pins, Images: cp.images(),
 		GhostLimit: uint32(g.cfg.DeletedMaxSize), Kerndat: g.kerndatFile(), Start: startUnderReaper, Urgent: info.Place == placeMemory, PreDump: g.preDumps(),
@@ -191,9 +192,11 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 			}
 			// From here on input is behind the cut: it may flow while CRIU lets
 			// the tasks go.
-			return g.proxy.Release(ctx)
+			release = inBackground(func() error { return g.proxy.Release(ctx) })
+			return nil
 		},
 	})
+	err = errors.Join(err, release())
 	info.FrozenMS, info.CutMS, info.Pages = status.Milliseconds(stats.Stall()), status.Milliseconds(stats.PostDump), stats.Pages
 	info.PreDumps, info.LongestMS = len(stats.Rounds), status.Milliseconds(stats.LongestStall())
 	if stats.PreDumpError != nil {
@@ -250,4 +253,12 @@ func (g *guard) finish(ctx context.Context, cp *checkpoint, info *status.Checkpo
 		g.log.WithError(err).Warn("no room is made in memory for the next checkpoint")
 	}
 	return nil
+}
+
+// inBackground starts fn. The returned function waits for its result; it is to
+// be called once.
+func inBackground(fn func() error) (wait func() error) {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	return func() error { return <-done }
 }

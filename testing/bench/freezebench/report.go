@@ -23,7 +23,7 @@ func total(c checkpoint) float64  { return c.total }
 func (o *outcome) report(out *bench.Results) {
 	prefix := "redis_" + o.name + "_"
 	note := fmt.Sprintf("%d checkpoints; %s", len(o.checkpoints), o.title)
-	out.AddQuantiles(prefix+"frozen_ms", o.of(frozen), "ms", note, 0.99, 1)
+	out.AddQuantiles(prefix+"frozen_ms", o.of(frozen), "ms", note, 0.1, 0.99, 1)
 	out.AddQuantiles(prefix+"cut_ms", o.of(cut), "ms", "part of frozen: connections and files, after CRIU's work; "+note, 0.99)
 	out.Add(prefix+"checkpoints_failed", float64(o.failed), "checkpoints", "beside those that are listed; the last said: "+o.lastError)
 	out.AddQuantiles(prefix+"held_ms", o.of(held), "ms", "input held back before the freeze; "+note, 0.99)
