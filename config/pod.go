@@ -22,7 +22,7 @@ func podKeys() []key {
 		},
 	}, {
 		name: KeyAcrossPods, form: `"true" or "false"`, def: "false",
-		doc: "When the pod is deleted or evicted, its container goes on in the next pod of the same namespace and name on this node, such as the successor of a StatefulSet's member. A checkpoint is made before the request to stop is delivered (as with `checkpoint-on-stop`), and input that comes after it is not taken any more. Connections are closed; the new pod has an address of its own. A successor with another image, command, environment, mounts or `crsc.io/` annotations starts afresh, and its status and an Event say why. What nobody has resumed within a day is removed.",
+		doc: "When the pod is deleted or evicted, its container goes on in the next pod of the same namespace and name on this node, such as the successor of a StatefulSet's member. A checkpoint is made before the request to stop is delivered (as with `checkpoint-on-stop`), and input that comes after it is not taken any more. The new pod has an address of its own: clients connect again, and the application sees the end of its connections as if clients and servers had gone. Sockets that are bound to the old address keep it, within the pod, and are reached at the new one. A successor with another image, command, environment, mounts or `crsc.io/` annotations starts afresh, and its status and an Event say why. What nobody has resumed within a day is removed.",
 		parse: func(c *Config, v string) (err error) {
 			c.AcrossPods, err = parseBool(v)
 			return err

@@ -39,6 +39,8 @@ type Contents struct {
 	Mounts []string
 	// Bound are the addresses that sockets are bound to, connections excepted.
 	Bound []netip.AddrPort
+	// Connected are the containers' own ends of TCP connections.
+	Connected []netip.AddrPort
 }
 
 // ReadContents looks into the images of a checkpoint.
@@ -134,14 +136,18 @@ func (c *Contents) readMounts(images fs.FS) error {
 func (c *Contents) readSockets(images fs.FS) error {
 	return eachInet(images, func(e *sk_inet.InetSkEntry) error {
 		tcp := e.GetProto() == unix.IPPROTO_TCP && e.GetType() == unix.SOCK_STREAM
-		if e.GetSrcPort() == 0 || tcp && e.GetState() != tcpListen && e.GetState() != tcpClose {
+		if e.GetSrcPort() == 0 {
 			return nil
 		}
-		if len(c.Bound) == maxSockets {
+		list := &c.Bound
+		if tcp && e.GetState() != tcpListen && e.GetState() != tcpClose {
+			list = &c.Connected
+		}
+		if len(*list) == maxSockets {
 			return fmt.Errorf("%w: more than %d sockets", ErrCorrupt, maxSockets)
 		}
 		a, err := addrPort(e, e.GetSrcAddr(), e.GetSrcPort())
-		c.Bound = append(c.Bound, a)
+		*list = append(*list, a)
 		return err
 	})
 }

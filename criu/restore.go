@@ -40,11 +40,12 @@ type RestoreOptions struct {
 	Stdio [3]*os.File
 	// LogLevel of CRIU, 1 (errors) to 4. 0 is 1.
 	LogLevel int
-	// Moved: the images are another container's, from another place. Connections
-	// are restored as closed ones, since their other ends are not there: reads
-	// and writes fail, and poll reports a hang-up. The names in the UTS namespace
-	// stay what they are.
+	// Moved: the images are another container's, from another place. The names in
+	// the UTS namespace stay what they are.
 	Moved bool
+	// Unconnected restores connections as closed ones, for when their other ends
+	// are not there: reads and writes fail, and poll reports a hang-up.
+	Unconnected bool
 	// OnConsole receives the new master of a container with a terminal, and
 	// owns it. It is required for such a container.
 	OnConsole func(master *os.File) error
@@ -225,8 +226,8 @@ func (r *restore) request(dir *os.File) *rpc.CriuReq {
 		NotifyScripts:     proto.Bool(true),
 		RstSibling:        proto.Bool(true), // a child of ours, not of CRIU's
 		EvasiveDevices:    proto.Bool(true),
-		TcpEstablished:    proto.Bool(!r.Moved),
-		TcpClose:          proto.Bool(r.Moved),
+		TcpEstablished:    proto.Bool(!r.Unconnected),
+		TcpClose:          proto.Bool(r.Unconnected),
 		NetworkLock:       rpc.CriuNetworkLockMethod_SKIP.Enum(),
 		ManageCgroups:     proto.Bool(false),
 		ManageCgroupsMode: rpc.CriuCgMode_IGNORE.Enum(),

@@ -57,6 +57,11 @@ func (p *Proxy) Rebuild(ctx context.Context, plan *replay.Plan, peers map[uint32
 			if !ok {
 				return fmt.Errorf("netproxy: connection %d: no socket state", id)
 			}
+			if c.ghost() {
+				if err := p.steerAgain(c); err != nil {
+					return fmt.Errorf("netproxy: connection %d: %w", id, err)
+				}
+			}
 			if err := p.restoreLeg(c, pc, peer); err != nil {
 				return fmt.Errorf("netproxy: leg of connection %d (%s): %w", id, c.client, err)
 			}
@@ -156,6 +161,22 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	c.connected, c.unidentified = false, false
 	p.rep.conns[id] = c
 	return c, nil
+}
+
+// steerAgain makes sure that what the application sends on a connection comes
+// to its leg: the rules may not know it any more, or never have.
+func (p *Proxy) steerAgain(c *conn) error {
+	if c.dir != dirOut {
+		if c.dest.Addr().IsLoopback() {
+			return nil // the leg is found without a rule
+		}
+		return p.rules.Intercept(c.dest)
+	}
+	if p.egress == nil {
+		return errors.New("connections that the application opens are not intercepted")
+	}
+	c.redirected = true
+	return p.rules.Steer(c.flow())
 }
 
 func (p *Proxy) restoreLeg(c *conn, pc *replay.Conn, peer tcprepair.Peer) error {

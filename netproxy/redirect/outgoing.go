@@ -50,6 +50,24 @@ func (r *Redirect) Granted(f Flow) {
 	r.flows[f] = struct{}{}
 }
 
+// Steer redirects the packets of a flow that was granted by nobody.
+func (r *Redirect) Steer(f Flow) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flows[f] = struct{}{}
+	for i, s := range r.table.flows {
+		if e := flowElements([]Flow{f}, i); len(e) > 0 {
+			if err := r.table.conn.SetAddElements(s, e); err != nil {
+				return err
+			}
+		}
+	}
+	if err := r.table.conn.Flush(); err != nil {
+		return fmt.Errorf("steer %v: %w", f, err)
+	}
+	return nil
+}
+
 // ForgetFlows ends the redirection of flows whose sockets are gone.
 func (r *Redirect) ForgetFlows(flows []Flow) error {
 	r.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +28,8 @@ type beginning struct {
 	inherited bool   // of the pod before; if it does not fit the container begins anew
 	cp        *checkpoint
 	contents  *criu.Contents
+	// addresses that the pod before had.
+	addresses []netip.Addr
 }
 
 // refuse makes an error fail the creation: who asks for an image does not want
@@ -167,6 +170,23 @@ func (g *guard) checkBeginning() error {
 	if a, b := difference(g.begin.contents.Mounts, here); len(a)+len(b) > 0 {
 		return fmt.Errorf("%w: mounts: only in the image %q, only here %q", oci.ErrIncompatible, a, b)
 	}
+	addresses := g.checkAddresses
+	if g.begin.inherited {
+		addresses = g.keepAddresses
+	}
+	if err := addresses(); err != nil {
+		return err
+	}
+	for _, t := range g.files.trees {
+		if _, err := os.Lstat(filepath.Join(g.begin.cp.dir, t.name)); err != nil {
+			return fmt.Errorf("%w: it has no copy of %s", oci.ErrIncompatible, t.dir)
+		}
+	}
+	return nil
+}
+
+// checkAddresses refuses sockets that could not be bound here.
+func (g *guard) checkAddresses() error {
 	have, err := g.pins.Addresses()
 	if err != nil {
 		return err
@@ -174,11 +194,6 @@ func (g *guard) checkBeginning() error {
 	for _, b := range g.begin.contents.Bound {
 		if a := b.Addr().Unmap(); !a.IsUnspecified() && !a.IsMulticast() && !slices.Contains(have, a) {
 			return fmt.Errorf("%w: a socket is bound to %s, which is not an address of this container", oci.ErrIncompatible, b)
-		}
-	}
-	for _, t := range g.files.trees {
-		if _, err := os.Lstat(filepath.Join(g.begin.cp.dir, t.name)); err != nil {
-			return fmt.Errorf("%w: it has no copy of %s", oci.ErrIncompatible, t.dir)
 		}
 	}
 	return nil
@@ -200,13 +215,23 @@ func (g *guard) startFromImage(ctx context.Context, stdio *lifecycle.Pipes) (int
 		return 0, err
 	}
 	o := g.restoreOptions(b.cp, stdio)
-	o.Moved = true
+	o.Moved, o.Unconnected = true, !b.inherited
+	if b.inherited {
+		if err := g.adopt(ctx, b.cp); err != nil {
+			return 0, fmt.Errorf("%s: connections: %w", b.image, err)
+		}
+	}
 	pid, _, err := criu.Restore(ctx, o)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", b.image, err)
 	}
 	g.procs.follow(pid)
 	g.procs.look()
+	if b.inherited {
+		if err := g.release(ctx, b.cp); err != nil {
+			return 0, errors.Join(fmt.Errorf("%s: connections: %w", b.image, err), killRestored(pid))
+		}
+	}
 	g.seq, g.fromStart = b.cp.seq, false
 	g.mu.Lock()
 	g.status.RestoredFrom = b.image

@@ -19,6 +19,7 @@ import (
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy"
+	"github.com/crsc-io/crsc/netproxy/redirect"
 	"github.com/crsc-io/crsc/shim/lifecycle"
 
 	"github.com/crsc-io/crsc/status"
@@ -48,8 +49,9 @@ type guard struct {
 	procs       *processes
 	images      *publisher // nil: checkpoints are not published
 	control     *control.Server
-	begin       *beginning   // nil: the container begins with its program
-	self        *inheritance // what a successor is compared with; nil: it leaves nothing
+	begin       *beginning     // nil: the container begins with its program
+	kept        *redirect.Kept // addresses of the pod before; nil: none
+	self        *inheritance   // what a successor is compared with; nil: it leaves nothing
 
 	// ctx lives as long as the guard; wg are its goroutines.
 	ctx    context.Context

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -45,9 +46,11 @@ type inheritance struct {
 	Kernel      string          `json:"kernel"`
 	CRIU        string          `json:"criu"`
 	Spec        json.RawMessage `json:"spec"`
+	// Addresses of the pod, and those of earlier ones that it has kept.
+	Addresses []netip.Addr `json:"addresses"`
 }
 
-const inheritanceVersion = 1
+const inheritanceVersion = 2
 
 // isLast says that a checkpoint is the one that a successor is to resume from.
 func (g *guard) isLast(c *status.Checkpoint) bool {
@@ -75,9 +78,17 @@ func (g *guard) describe(ctx context.Context) (inheritance, error) {
 	if err := store.Complete(namespaces.WithNamespace(ctx, g.c.Namespace()), &here); err != nil {
 		return inheritance{}, err
 	}
+	spec, err := g.c.Spec()
+	if err != nil {
+		return inheritance{}, err
+	}
+	addresses, err := podAddresses(spec)
+	if err != nil {
+		return inheritance{}, err
+	}
 	return inheritance{
 		Version: inheritanceVersion, Pod: *g.status.Pod, ID: g.c.ID(), ImageDigest: here.ImageDigest, Arch: runtime.GOARCH,
-		Kernel: here.Kernel, CRIU: here.CRIUVersion, Spec: here.Spec,
+		Kernel: here.Kernel, CRIU: here.CRIUVersion, Spec: here.Spec, Addresses: addresses,
 	}, nil
 }
 
@@ -166,6 +177,9 @@ func (g *guard) take() error {
 		return err
 	}
 	cp := &checkpoint{seq: l.Sequence, dir: dir, at: l.Time}
+	if err := cp.loadCut(); err != nil {
+		return err
+	}
 	if err := criu.Validate(cp.images()); err != nil {
 		return fmt.Errorf("%w: %w", criu.ErrCorrupt, err)
 	}
@@ -181,7 +195,7 @@ func (g *guard) take() error {
 		return err
 	}
 	from := fmt.Sprintf("checkpoint %d of pod %s, container %s", l.Sequence, l.Pod.UID, l.ID)
-	g.begin = &beginning{image: from, inherited: true, cp: cp, contents: contents}
+	g.begin = &beginning{image: from, inherited: true, cp: cp, contents: contents, addresses: l.Addresses}
 	return nil
 }
 
@@ -240,9 +254,9 @@ func (l *inheritance) fits(self *inheritance) error {
 		what    string
 		was, is []string
 	}{
-		{"command", was.Process.Args, is.Process.Args},
+		{"command", without(l.identity(), was.Process.Args), without(self.identity(), is.Process.Args)},
 		{"working directory", []string{was.Process.Cwd}, []string{is.Process.Cwd}},
-		{"environment", template(was.Process.Env), template(is.Process.Env)},
+		{"environment", without(l.identity(), template(was.Process.Env)), without(self.identity(), template(is.Process.Env))},
 		{"set of crsc.io annotations", own(was.Annotations), own(is.Annotations)},
 		{"user", []string{fmt.Sprint(was.Process.User)}, []string{fmt.Sprint(is.Process.User)}},
 	} {
@@ -251,6 +265,19 @@ func (l *inheritance) fits(self *inheritance) error {
 		}
 	}
 	return nil
+}
+
+// identity lists what the orchestrator may have written into a command or an
+// environment, and is another for each pod.
+func (l *inheritance) identity() []string {
+	var out []string
+	if l.Pod.UID != "" {
+		out = append(out, l.Pod.UID)
+	}
+	for _, a := range l.Addresses {
+		out = append(out, a.String())
+	}
+	return out
 }
 
 // template drops the variables that Kubernetes makes of the Services of the

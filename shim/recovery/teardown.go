@@ -72,6 +72,10 @@ func (g *guard) dismantle() error {
 		g.journal = nil
 	}
 	errs = append(errs, removeMemory(g.memoryDir()))
+	if g.kept != nil {
+		errs = append(errs, g.kept.Close())
+		g.kept = nil
+	}
 	if g.pins != nil {
 		errs = append(errs, g.pins.Close())
 		g.pins = nil

@@ -171,5 +171,6 @@ func refused(t *T) {
 		}
 		return err
 	})
-	t.check(t.field(ns, "pod/p", ".status.phase") == "Pending", "the pod runs")
+	running := t.field(ns, "pod/p", ".status.containerStatuses[*].state.running")
+	t.check(running == "", "the pod runs: %s", running)
 }

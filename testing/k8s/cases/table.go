@@ -13,6 +13,7 @@ func table() []testCase {
 		{"operator-tools", operatorTools},
 		{"fresh-by-default", freshByDefault},
 		{"across-pods", acrossPods},
+		{"pod-address", podAddress},
 		{"drain", drain},
 		{"sidecars", sidecars},
 		{"two-protected", twoProtected},

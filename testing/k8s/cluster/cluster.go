@@ -17,11 +17,11 @@ import (
 // Addresses of the cluster. All of them lie in its own network namespace.
 const (
 	NodeName  = "node1"
-	nodeIP    = "172.31.99.1"
+	NodeIP    = "172.31.99.1"
 	serviceIP = "10.96.0.1"
 	services  = "10.96.0.0/24"
 	pods      = "10.244.0.0/24"
-	apiserver = "https://" + nodeIP + ":6443"
+	apiserver = "https://" + NodeIP + ":6443"
 )
 
 // readyTimeout bounds the start of each component.
@@ -149,7 +149,7 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		{"etcd", "--data-dir=" + d("etcd"), "--unsafe-no-fsync", "--log-level=warn",
 			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
 			"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380", "--initial-cluster=default=http://127.0.0.1:2380"},
-		{"kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", "--advertise-address=" + nodeIP, "--secure-port=6443",
+		{"kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", "--advertise-address=" + NodeIP, "--secure-port=6443",
 			"--tls-cert-file=" + d("apiserver.crt"), "--tls-private-key-file=" + d("apiserver.key"),
 			"--service-account-issuer=https://kubernetes.default.svc", "--service-account-signing-key-file=" + d("serviceaccount.key"),
 			"--service-account-key-file=" + d("serviceaccount.key"), "--token-auth-file=" + d("tokens.csv"),
@@ -194,7 +194,7 @@ func (c *Cluster) startNode(ctx context.Context) (err error) {
 		return err
 	}
 	if c.Kubelet, err = c.launch("kubelet", "--kubeconfig="+c.kubeconfig(), "--config="+filepath.Join(c.dir, "kubelet.yaml"),
-		"--hostname-override="+NodeName, "--node-ip="+nodeIP); err != nil {
+		"--hostname-override="+NodeName, "--node-ip="+NodeIP); err != nil {
 		return err
 	}
 	return await(ctx, readyTimeout, func(ctx context.Context) error {

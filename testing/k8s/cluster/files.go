@@ -76,7 +76,7 @@ current-context: x
 // writeFiles writes what the components read.
 func (c *Cluster) writeFiles(cgroup string) error {
 	if err := makeCertificates(c.dir, []string{"kubernetes.default.svc", "kubernetes.default", "localhost"},
-		[]net.IP{net.ParseIP(nodeIP), net.ParseIP(serviceIP), net.ParseIP("127.0.0.1")}); err != nil {
+		[]net.IP{net.ParseIP(NodeIP), net.ParseIP(serviceIP), net.ParseIP("127.0.0.1")}); err != nil {
 		return err
 	}
 	var errs []error

@@ -20,9 +20,9 @@ func (c *Cluster) makeNetwork(context.Context) error {
 	if err := errors.Join(netlink.LinkSetUp(lo), netlink.LinkAdd(eth), netlink.LinkSetUp(eth)); err != nil {
 		return err
 	}
-	addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(nodeIP), Mask: net.CIDRMask(24, 32)}}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(NodeIP), Mask: net.CIDRMask(24, 32)}}
 	if err := netlink.AddrAdd(eth, addr); err != nil {
-		return fmt.Errorf("address %s: %w", nodeIP, err)
+		return fmt.Errorf("address %s: %w", NodeIP, err)
 	}
 	return netlink.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: nil, Gw: net.ParseIP("172.31.99.254")})
 }

@@ -1,6 +1,9 @@
 // Command probed is an application that can be probed in every way that
 // Kubernetes has: HTTP and gRPC on ports of their own, TCP on both, and exec with
-// the argument "check". It counts the requests for /count, in memory.
+// the argument "check". It counts the requests for /count, in memory. On a third
+// port it echoes lines, and /dial makes it connect to a server; /conversations
+// tells what became of these connections. With BIND set it listens at that
+// address only.
 package main
 
 import (
@@ -52,27 +55,32 @@ func check() error {
 func serve() error {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
-	web, err := lc.Listen(context.Background(), "tcp", httpPort)
-	if err != nil {
-		return err
+	var ls [3]net.Listener
+	for i, port := range []string{httpPort, grpcPort, talkPort} {
+		l, err := lc.Listen(context.Background(), "tcp", os.Getenv("BIND")+port)
+		if err != nil {
+			return err
+		}
+		ls[i] = l
 	}
-	rpc, err := lc.Listen(context.Background(), "tcp", grpcPort)
-	if err != nil {
-		return err
-	}
+	web, rpc, talk := ls[0], ls[1], ls[2]
 	server := grpc.NewServer()
 	healthpb.RegisterHealthServer(server, health.NewServer())
-	failed := make(chan error, 2)
+	var cs conversations
+	failed := make(chan error, len(ls))
 	go func() { failed <- server.Serve(rpc) }()
-	go func() { failed <- http.Serve(web, handler()) }()
+	go func() { failed <- http.Serve(web, handler(&cs)) }()
+	go func() { failed <- cs.accept(talk) }()
 	fmt.Println("probed serves", httpPort, grpcPort)
 	return <-failed
 }
 
-func handler() http.Handler {
+func handler(cs *conversations) http.Handler {
 	var count atomic.Int64
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/dial", cs.dial)
+	mux.HandleFunc("/conversations", cs.report)
 	mux.HandleFunc("/count", func(w http.ResponseWriter, _ *http.Request) {
 		n := count.Add(1)
 		fmt.Println("count", n)
