@@ -21,6 +21,12 @@ func (p *Proxy) accepting() bool {
 }
 
 func (p *Proxy) accept() {
+	if err := p.inside.enter(); err != nil {
+		p.opts.Log.WithError(err).Error("netproxy: accept")
+		p.acceptDue = false // the next connection tries again
+		return
+	}
+	defer p.inside.leave()
 	p.openWaiting()
 	more := false
 	for _, l := range p.listeners() {

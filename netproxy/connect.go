@@ -91,6 +91,10 @@ func (p *Proxy) dial(c *conn) {
 }
 
 func (p *Proxy) dialServer(c *conn) error {
+	if err := p.inside.enter(); err != nil {
+		return err
+	}
+	defer p.inside.leave()
 	for try := 1; ; try++ {
 		fd, err := tcprepair.DialServer(netns.Current, tcprepair.Spec{
 			Client: pairPort(c.client, c.legPort), App: c.dest, Mark: redirect.MarkOwn,

@@ -28,9 +28,9 @@
 //
 // # Invariants
 //
-//   - One goroutine, locked to a thread that lives in the container's network
-//     namespace, owns all sockets and all connection state (the loop). Other
-//     goroutines reach it through commands only.
+//   - One goroutine owns all sockets and all connection state (the loop). Other
+//     goroutines reach it through commands only. It is in the container's network
+//     namespace while it runs a command and where it makes sockets (inside).
 //   - Input is forwarded to the application before it is committed to the
 //     journal; output leaves for a client only after all input and all order
 //     records that precede it are committed (output commit). The loop does not

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,20 +63,17 @@ func (p *Proxy) wake() {
 	}
 }
 
-// run is the loop. The thread enters the container's network namespace, so
-// that every socket is made there, and is never given back to the runtime.
+// run is the loop.
 func (p *Proxy) run(ready chan<- error) {
-	runtime.LockOSThread()
 	defer close(p.done)
-	if err := unix.Setns(p.netns, unix.CLONE_NEWNET); err != nil {
-		ready <- fmt.Errorf("netproxy: enter the container's network namespace: %w", err)
+	err := p.inside.open(p.netns)
+	if err == nil {
+		err = p.watchFixed()
+	}
+	ready <- err
+	if err != nil {
 		return
 	}
-	if err := p.watchFixed(); err != nil {
-		ready <- err
-		return
-	}
-	ready <- nil
 	for {
 		if !p.runCommands() {
 			p.lastWords()
@@ -237,7 +233,8 @@ func (p *Proxy) activate(c *conn) {
 	}
 }
 
-// runCommands returns false when the proxy is being closed.
+// runCommands returns false when the proxy is being closed. Commands run in the
+// container's network namespace.
 func (p *Proxy) runCommands() bool {
 	for {
 		select {
@@ -249,7 +246,13 @@ func (p *Proxy) runCommands() bool {
 				c.err <- c.ctx.Err()
 				continue
 			}
-			c.err <- c.fn()
+			if err := p.inside.enter(); err != nil {
+				c.err <- err
+				continue
+			}
+			err := c.fn()
+			p.inside.leave()
+			c.err <- err
 		default:
 			return true
 		}

@@ -21,6 +21,11 @@ func (p *Proxy) checkOrphans() {
 		return
 	}
 	p.orphansAt = time.Now()
+	if err := p.inside.enter(); err != nil {
+		p.opts.Log.WithError(err).Warn("netproxy: look for forgotten sockets")
+		return
+	}
+	defer p.inside.leave()
 	var diag *sockdiag.Conn
 	for _, c := range p.slots {
 		if c == nil || c.dir != journal.In || c.legFD < 0 || !c.shut[clientSide] || c.closing[clientSide] {

@@ -35,9 +35,11 @@ const (
 type Proxy struct {
 	opts  Options
 	netns int
-	rules *redirect.Redirect
-	ports *tcprepair.Ports
-	src   order.Source
+	// inside is the way into netns.
+	inside inside
+	rules  *redirect.Redirect
+	ports  *tcprepair.Ports
+	src    order.Source
 	// onEvent and wakeFn are the methods onConsumed and wake, bound once.
 	onEvent func(order.Event)
 	wakeFn  func()
@@ -149,7 +151,7 @@ func New(opts Options) (_ *Proxy, err error) {
 		return nil, err
 	}
 	p := &Proxy{
-		opts: opts, epfd: -1, wakefd: -1, netns: -1,
+		opts: opts, epfd: -1, wakefd: -1, netns: -1, inside: inside{home: -1},
 		cmds: make(chan command, 16), done: make(chan struct{}),
 		conns: map[uint32]*conn{}, byApp: map[uint64]*conn{}, clientPorts: map[netip.AddrPort]int{}, nextID: 1,
 		scratch: make([]byte, inputBudget), box: newOutbox(), away: newOutbox(),

@@ -206,7 +206,7 @@ func (p *Proxy) release() {
 	}
 	p.wakeMu.Lock()
 	defer p.wakeMu.Unlock()
-	for _, fd := range []*int{&p.epfd, &p.wakefd, &p.netns} {
+	for _, fd := range []*int{&p.epfd, &p.wakefd, &p.netns, &p.inside.home} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
 			*fd = -1

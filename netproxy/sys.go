@@ -37,21 +37,20 @@ func sendNB(fd int, buf []byte) (int, syscall.Errno) {
 	}
 }
 
-// epollWait waits up to timeout microseconds; 0 polls, negative waits for ever.
+// quietUS is how long a wait may be that Go's scheduler is not told about, in
+// microseconds: it would take the processor away from the goroutine, which has to
+// get it back, and look every 20 µs whether there is one to be taken. Signals end
+// the wait, so that it holds nobody up who stops the world.
+const quietUS = 1000
+
+// epollWait waits up to timeout microseconds; 0 polls.
 func epollWait(epfd int, events []unix.EpollEvent, timeoutUS int64) (int, error) {
-	var n uintptr
-	var e syscall.Errno
-	switch {
-	case timeoutUS == 0:
-		n, _, e = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-	default:
-		var ts *unix.Timespec
-		if timeoutUS > 0 {
-			t := unix.NsecToTimespec(timeoutUS * 1000)
-			ts = &t
-		}
-		// epoll_pwait2 (Linux 5.11) takes nanoseconds.
-		n, _, e = syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(ts)), 0, 0)
+	quiet := unix.NsecToTimespec(min(timeoutUS, quietUS) * 1000)
+	// epoll_pwait2 (Linux 5.11) takes nanoseconds.
+	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(&quiet)), 0, 0)
+	if n == 0 && e == 0 && timeoutUS > quietUS {
+		rest := unix.NsecToTimespec((timeoutUS - quietUS) * 1000)
+		n, _, e = syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(&rest)), 0, 0)
 	}
 	if e == syscall.EINTR {
 		return 0, nil

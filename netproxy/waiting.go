@@ -27,7 +27,7 @@ type NodeConns struct {
 	Hold time.Duration
 }
 
-// findNode learns the node's addresses, not on the loop: its thread is in the
+// findNode learns the node's addresses, not on the loop: its commands run in the
 // container's namespace.
 func (p *Proxy) findNode() map[netip.Addr]bool {
 	if p.opts.Node.Addrs == nil {
