@@ -58,6 +58,8 @@ type Config struct {
 	// CheckpointMemory is the number of bytes of memory that the checkpoints of
 	// the container may take; Off: they are written to disk.
 	CheckpointMemory int64
+	// JournalEncryption encrypts what the journal writes.
+	JournalEncryption bool
 	// Intercept says which connections go through the proxy.
 	Intercept Intercept
 	// ExcludeIn is what is not proxied of the connections that clients open to

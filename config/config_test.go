@@ -76,7 +76,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 	n := parseNode(t, "")
 	c, err := n.Container(map[string]string{
 		KeyEnabled: "true", KeyInterval: "250ms", KeyJournalSize: "1Mi", KeyJournalRecords: "off",
-		KeyJournalMaxSize: "1Gi", KeyJournalFault: "hold", KeyDurability: "disk", KeyOrder: "serial", KeyBudget: "5/1h",
+		KeyJournalMaxSize: "1Gi", KeyJournalFault: "hold", KeyJournalEncryption: "true", KeyDurability: "disk", KeyOrder: "serial", KeyBudget: "5/1h",
 		KeyRecoverOOM: "true", KeySafeVolumes: "/b, /a,/b", KeyExcludePorts: "90-100,in:8080, 101,95-96,out:443",
 		KeyExcludeCIDRs: "10.1.0.0/16,in:fd00::1, 10.0.0.0/8,out:192.0.2.7", KeyProbes: "pass", KeyInterceptLoopback: "true", KeyIntercept: "egress",
 		KeyProxyMemory: "1Mi", KeyMaxConnections: "7",
@@ -93,7 +93,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 	c.Cron = Cron{}
 	assert.Equal(t, &Config{
 		Enabled: true, Interval: 250 * time.Millisecond, JournalSize: 1 << 20, JournalRecords: Off,
-		JournalMaxSize: 1 << 30, JournalFault: FaultHold, Durability: DurabilityDisk, Order: OrderSerial,
+		JournalMaxSize: 1 << 30, JournalFault: FaultHold, JournalEncryption: true, Durability: DurabilityDisk, Order: OrderSerial,
 		Budget: Budget{Recoveries: 5, Window: time.Hour}, RecoverOOM: true,
 		SafeVolumes: []string{"/a", "/b"}, InterceptLoopback: true, Intercept: InterceptEgress, ProxyMemory: 1 << 20, MaxConnections: 7,
 		ExcludeIn: Exclude{
@@ -158,6 +158,8 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyProxyMemory:       {"", "off", "1023Ki", "1M"},
 		KeyMaxConnections:    {"", "0", "-1", "20001", "off"},
 		KeyIntercept:         {"", "none", "in", "Both"},
+
+		KeyJournalEncryption: {"", "yes", "aes"},
 	}
 	n := parseNode(t, "")
 	require.Len(t, bad, len(keys()), "a new annotation needs its malformed values here")

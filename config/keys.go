@@ -52,6 +52,7 @@ func keys() []key {
 		scheduleKeys(),
 		behaviourKeys(),
 		faultKeys(),
+		encryptionKeys(),
 		networkKeys(), proxyKeys(),
 		volumeKeys(),
 		publishKeys(),

@@ -103,7 +103,7 @@ func (j *Journal) AppendMark(kind MarkKind, checkpoint uint64) Position {
 
 // admit makes room for a record with a payload of n bytes, or refuses it.
 func (j *Journal) admit(n int) bool {
-	size := commitFrame + frameSize + maxFields + n
+	size := commitFrame + frameSize + maxFields + n + 2*j.overhead
 	switch {
 	case j.closed:
 		return false
@@ -123,7 +123,7 @@ func (j *Journal) admit(n int) bool {
 func (j *Journal) begin(t Type) int {
 	if !j.inBatch {
 		j.inBatch = true
-		j.batch.commitRecord(j.opts.Now().UnixNano())
+		j.batch.commitRecord(j.opts.Now().UnixNano(), j.overhead)
 	}
 	start := len(j.batch.buf)
 	j.batch.buf = appendFrame(j.batch.buf, t)
@@ -131,6 +131,7 @@ func (j *Journal) begin(t Type) int {
 }
 
 func (j *Journal) finish(start int) Position {
+	j.batch.buf = append(j.batch.buf, zeroTag[:j.overhead]...)
 	finishFrame(j.batch.buf[start:])
 	j.pending++
 	return j.batch.base + Position(start)

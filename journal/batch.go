@@ -9,7 +9,8 @@ const (
 )
 
 // batch holds encoded frames that are not in a segment yet. Their checksums
-// are set when they are written, since only then is their segment known.
+// are set, and their bodies encrypted, when they are written, since only then is
+// their segment known.
 type batch struct {
 	base Position // of buf[0]
 	buf  []byte
@@ -30,11 +31,13 @@ func (b *batch) grow(n int) {
 	b.buf = buf
 }
 
-// commitRecord appends the record that starts a batch.
-func (b *batch) commitRecord(nanos int64) {
+// commitRecord appends the record that starts a batch, with room for a tag of
+// that many bytes.
+func (b *batch) commitRecord(nanos int64, tag int) {
 	start := len(b.buf)
 	b.buf = appendFrame(b.buf, typeCommit)
 	b.buf = binary.LittleEndian.AppendUint64(b.buf, uint64(nanos))
+	b.buf = append(b.buf, zeroTag[:tag]...)
 	finishFrame(b.buf[start:])
 }
 
@@ -59,6 +62,16 @@ func (b *batch) seal(salt uint64, n int) {
 		seal(salt, b.base+Position(i), b.buf[i:i+size])
 		i += size
 	}
+}
+
+// encrypted appends the encrypted form of the first n bytes to dst.
+func (b *batch) encrypted(dst []byte, a *activeSegment, n int) []byte {
+	for i := 0; i < n; {
+		size := frameSize + frameLength(b.buf[i:])
+		dst = a.cipher.seal(dst, a.salt, b.base+Position(i), b.buf[i:i+size])
+		i += size
+	}
+	return dst
 }
 
 // drop removes the first n bytes.

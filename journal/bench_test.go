@@ -15,10 +15,10 @@ const benchBatch = 64 << 10
 // BenchmarkAppendCommit measures appending and committing, trimming as a
 // checkpoint does. MB/s counts payload.
 func BenchmarkAppendCommit(b *testing.B) {
-	for _, class := range classes {
+	for _, v := range variants {
 		for _, size := range []int{64, 1 << 10, 16 << 10} {
-			b.Run(fmt.Sprintf("%v/%d", class, size), func(b *testing.B) {
-				benchAppend(b, Options{Durability: class}, size, benchBatch)
+			b.Run(fmt.Sprintf("%v/%d", v, size), func(b *testing.B) {
+				benchAppend(b, Options{Durability: v.class, Key: v.key}, size, benchBatch)
 			})
 		}
 	}

@@ -118,21 +118,12 @@ func (j *Journal) flush(b *batch) error {
 // it fails, nothing has changed but bytes behind the end, which the next try
 // overwrites.
 func (j *Journal) writeBatch(b *batch, n int) error {
-	last := n == len(b.buf)
-	if last {
-		b.reserve(frameSize)
+	write := j.writeClear
+	if j.active.cipher != nil {
+		write = j.writeEncrypted
 	}
-	j.mu.Lock() // a reader may be copying what is in memory
-	b.seal(j.active.salt, n)
-	j.mu.Unlock()
-	f, off := j.active.file, j.active.off
-	var err error
-	if last {
-		_, err = f.WriteAt(append(b.buf, endMark...), off)
-	} else if _, err = f.WriteAt(b.buf[:n], off); err == nil {
-		_, err = f.WriteAt(endMark, off+int64(n))
-	}
-	if err != nil {
+	f := j.active.file
+	if err := write(b, n); err != nil {
 		return err
 	}
 	if j.opts.Durability == Disk {
@@ -142,6 +133,40 @@ func (j *Journal) writeBatch(b *batch, n int) error {
 	}
 	j.written(b, n)
 	return nil
+}
+
+func (j *Journal) writeClear(b *batch, n int) error {
+	last := n == len(b.buf)
+	if last {
+		b.reserve(frameSize)
+	}
+	j.mu.Lock() // a reader may be copying what is in memory
+	b.seal(j.active.salt, n)
+	j.mu.Unlock()
+	f, off := j.active.file, j.active.off
+	if last {
+		_, err := f.WriteAt(append(b.buf, endMark...), off)
+		return err
+	}
+	if _, err := f.WriteAt(b.buf[:n], off); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(endMark, off+int64(n))
+	return err
+}
+
+// writeEncrypted leaves the batch as it is: another try, maybe in another
+// segment, needs it in the clear.
+func (j *Journal) writeEncrypted(b *batch, n int) error {
+	if need := n + frameSize; cap(j.sealed) < need {
+		j.sealed = make([]byte, 0, max(cap(b.buf), need))
+	}
+	j.sealed = append(b.encrypted(j.sealed[:0], &j.active, n), endMark...)
+	_, err := j.active.file.WriteAt(j.sealed, j.active.off)
+	if cap(j.sealed) > batchKeepBytes {
+		j.sealed = nil
+	}
+	return err
 }
 
 // written takes note that the first n bytes of the batch are in the segment.

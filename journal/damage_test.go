@@ -13,10 +13,10 @@ import (
 )
 
 // written makes a journal with n batches of two records and closes it.
-func written(t testing.TB, class Durability, n int) (Options, []Record) {
+func written(t testing.TB, v variant, n int) (Options, []Record) {
 	t.Helper()
 	o := memOptions(vfs.NewMem())
-	o.Durability = class
+	o.Durability, o.Key = v.class, v.key
 	j := mustOpen(t, o)
 	for i := range n {
 		numbered(j, 2*i, 200)
@@ -64,8 +64,8 @@ func requireUntouched(t *testing.T, o Options) error {
 }
 
 func TestCorruptionNamesFileAndOffset(t *testing.T) {
-	for _, class := range classes {
-		o, recs := written(t, class, 30)
+	for _, v := range variants {
+		o, recs := written(t, v, 30)
 		require.Greater(t, len(segmentFiles(t, o.FS)), 2)
 		bad := recs[len(recs)/2]
 		path, off := offsetOf(t, o, bad.Position)
@@ -80,7 +80,7 @@ func TestCorruptionNamesFileAndOffset(t *testing.T) {
 		require.Equal(t, path, corruption.File)
 		require.Equal(t, off, corruption.Offset)
 
-		s, err := Verify(o.FS, testDir)
+		s, err := Verify(o.FS, testDir, nil)
 		require.ErrorIs(t, err, ErrCorrupt)
 		require.Equal(t, len(recs)/2, int(s.Records), "what precedes the damage is readable")
 	}
@@ -90,27 +90,27 @@ func TestCorruptionNamesFileAndOffset(t *testing.T) {
 // last batch can have been interrupted; and of the classes below Disk, only
 // its last record.
 func TestDamageInTheLastSegment(t *testing.T) {
-	for _, class := range classes {
+	for _, v := range variants {
 		// Built anew for each record, since Open repairs.
-		_, recs := written(t, class, 3)
+		_, recs := written(t, v, 3)
 		for i, bad := range recs {
 			for _, wipe := range []int{1, 60} {
-				o, _ := written(t, class, 3)
+				o, _ := written(t, v, 3)
 				path, off := offsetOf(t, o, bad.Position)
 				overwrite(t, o.FS, path, off+30, make([]byte, wipe))
-				_, err := Verify(o.FS, testDir)
-				torn := i == len(recs)-1 || class == Disk && i == len(recs)-2
+				_, err := Verify(o.FS, testDir, nil)
+				torn := i == len(recs)-1 || v.class == Disk && i == len(recs)-2
 				if !torn {
-					require.ErrorIs(t, err, ErrCorrupt, "%v, record %d", class, i)
+					require.ErrorIs(t, err, ErrCorrupt, "%v, record %d", v, i)
 					continue
 				}
-				require.ErrorIs(t, err, ErrTornTail, "%v, record %d", class, i)
+				require.ErrorIs(t, err, ErrTornTail, "%v, record %d", v, i)
 				j := mustOpen(t, o)
 				require.Equal(t, off, j.Recovered().Torn.Offset)
 				require.Equal(t, path, j.Recovered().Torn.File)
 				require.Len(t, readJournal(t, j), i)
 				require.NoError(t, j.Close())
-				_, err = Verify(o.FS, testDir)
+				_, err = Verify(o.FS, testDir, nil)
 				require.NoError(t, err, "Open has repaired it")
 			}
 		}
@@ -118,16 +118,20 @@ func TestDamageInTheLastSegment(t *testing.T) {
 }
 
 func TestZeroedMiddleIsCorruption(t *testing.T) {
-	for _, class := range classes {
-		o, recs := written(t, class, 3)
+	for _, v := range variants {
+		o, recs := written(t, v, 3)
 		path, off := offsetOf(t, o, recs[0].Position)
-		overwrite(t, o.FS, path, off, make([]byte, recs[2].Position-recs[0].Position-commitFrame))
+		commit := Position(commitFrame)
+		if v.key != nil {
+			commit += tagSize
+		}
+		overwrite(t, o.FS, path, off, make([]byte, recs[2].Position-recs[0].Position-commit))
 		require.ErrorIs(t, requireUntouched(t, o), ErrCorrupt)
 	}
 }
 
 func TestMissingSegmentIsCorruption(t *testing.T) {
-	o, _ := written(t, PageCache, 60)
+	o, _ := written(t, variant{class: PageCache}, 60)
 	files := segmentFiles(t, o.FS)
 	require.Greater(t, len(files), 3)
 	require.NoError(t, o.FS.Remove(files[2]))
@@ -135,8 +139,8 @@ func TestMissingSegmentIsCorruption(t *testing.T) {
 }
 
 func TestForeignSegmentIsCorruption(t *testing.T) {
-	o, _ := written(t, PageCache, 60)
-	other, _ := written(t, PageCache, 60)
+	o, _ := written(t, variant{class: PageCache}, 60)
+	other, _ := written(t, variant{class: PageCache}, 60)
 	files := segmentFiles(t, o.FS)
 	mine, theirs := contents(t, o.FS, files[2]), contents(t, other.FS, files[2])
 	overwrite(t, o.FS, files[2], 0, theirs)
@@ -145,36 +149,36 @@ func TestForeignSegmentIsCorruption(t *testing.T) {
 	overwrite(t, o.FS, files[2], 0, mine[:headerSize])
 	require.ErrorIs(t, requireUntouched(t, o), ErrCorrupt)
 	overwrite(t, o.FS, files[2], 0, mine)
-	_, err := Verify(o.FS, testDir)
+	_, err := Verify(o.FS, testDir, nil)
 	require.NoError(t, err)
 }
 
 func TestDamagedHeaders(t *testing.T) {
-	o, _ := written(t, PageCache, 60)
+	o, _ := written(t, variant{class: PageCache}, 60)
 	files := segmentFiles(t, o.FS)
 	for i, path := range files {
 		saved := contents(t, o.FS, path)[:headerSize]
 		for off := range int64(headerSize) {
 			overwrite(t, o.FS, path, off, []byte{saved[off] ^ 0x40})
-			_, err := Verify(o.FS, testDir)
+			_, err := Verify(o.FS, testDir, nil)
 			require.ErrorIs(t, err, ErrCorrupt, "segment %d, byte %d", i, off)
 			overwrite(t, o.FS, path, off, saved[off:off+1])
 		}
 		overwrite(t, o.FS, path, 0, make([]byte, headerSize))
-		_, err := Verify(o.FS, testDir)
+		_, err := Verify(o.FS, testDir, nil)
 		require.ErrorIs(t, err, ErrCorrupt, "segment %d without header", i)
 		overwrite(t, o.FS, path, 0, saved)
 	}
-	_, err := Verify(o.FS, testDir)
+	_, err := Verify(o.FS, testDir, nil)
 	require.NoError(t, err)
 }
 
 func TestNewerVersionIsUnsupported(t *testing.T) {
-	o, _ := written(t, PageCache, 60)
+	o, _ := written(t, variant{class: PageCache}, 60)
 	for _, path := range segmentFiles(t, o.FS) {
 		saved := contents(t, o.FS, path)[:headerSize]
 		h := append([]byte(nil), saved...)
-		h[8] = 2
+		h[8] = 3
 		crc := headerChecksum(h)
 		h[12], h[13], h[14], h[15] = byte(crc), byte(crc>>8), byte(crc>>16), byte(crc>>24)
 		overwrite(t, o.FS, path, 0, h)
@@ -183,7 +187,7 @@ func TestNewerVersionIsUnsupported(t *testing.T) {
 		require.NotErrorIs(t, err, ErrCorrupt)
 		var version *VersionError
 		require.ErrorAs(t, err, &version)
-		require.Equal(t, VersionError{File: path, Version: 2}, *version)
+		require.Equal(t, VersionError{File: path, Version: 3}, *version)
 		overwrite(t, o.FS, path, 0, saved)
 	}
 }
@@ -191,11 +195,11 @@ func TestNewerVersionIsUnsupported(t *testing.T) {
 func TestUnfinishedSegmentIsATornTail(t *testing.T) {
 	o := memOptions(vfs.NewMem())
 	require.NoError(t, o.FS.MkdirAll(testDir))
-	_, err := Verify(o.FS, testDir)
+	_, err := Verify(o.FS, testDir, nil)
 	require.ErrorIs(t, err, ErrNoJournal)
 	f, err := o.FS.Create(filepath.Join(testDir, segmentName(1)))
 	require.NoError(t, errors.Join(err, f.Preallocate(4096), f.Close()))
-	_, err = Verify(o.FS, testDir)
+	_, err = Verify(o.FS, testDir, nil)
 	require.ErrorIs(t, err, ErrTornTail)
 	j := mustOpen(t, o)
 	require.NotNil(t, j.Recovered().Torn)
@@ -209,7 +213,7 @@ func TestUnfinishedSegmentIsATornTail(t *testing.T) {
 func TestAnyDamageLeavesAPrefix(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 11))
-		o, recs := written(t, classes[seed%3], 20)
+		o, recs := written(t, variants[seed%6], 20)
 		files := segmentFiles(t, o.FS)
 		for range 1 + rng.IntN(3) {
 			path := files[rng.IntN(len(files))]
@@ -224,7 +228,7 @@ func TestAnyDamageLeavesAPrefix(t *testing.T) {
 			}
 			overwrite(t, o.FS, path, int64(rng.IntN(len(b))), damage)
 		}
-		r, err := OpenReader(o.FS, testDir, 0)
+		r, err := OpenReader(o.FS, testDir, 0, o.Key)
 		if err != nil {
 			require.Truef(t, errors.Is(err, ErrCorrupt) || errors.Is(err, ErrTornTail), "%v", err)
 			continue
@@ -238,10 +242,10 @@ func TestAnyDamageLeavesAPrefix(t *testing.T) {
 // TestStaleRecordsOfARecycledSegmentAreNotRead ends a journal in a recycled
 // segment at every possible length of the new life.
 func TestStaleRecordsOfARecycledSegmentAreNotRead(t *testing.T) {
-	for _, class := range classes {
+	for _, v := range variants {
 		for n := 1; n < 30; n++ {
 			o := memOptions(vfs.NewMem())
-			o.Durability, o.RecycleSegments = class, 1
+			o.Durability, o.Key, o.RecycleSegments = v.class, v.key, 1
 			j := mustOpen(t, o)
 			i := 0
 			for ; j.Stats().Segments < 3; i++ {
@@ -261,9 +265,9 @@ func TestStaleRecordsOfARecycledSegmentAreNotRead(t *testing.T) {
 			}
 			// The process is killed here: nothing is cut.
 			after := o.FS.(*vfs.MemFS).CrashClone(vfs.AllWritten, nil)
-			s, err := Verify(after, testDir)
-			require.NoError(t, err, "%v: a clean end", class)
-			r, err := OpenReader(after, testDir, 0)
+			s, err := Verify(after, testDir, o.Key)
+			require.NoError(t, err, "%v: a clean end", v)
+			r, err := OpenReader(after, testDir, 0, o.Key)
 			require.NoError(t, err)
 			recs, err := readAll(r)
 			require.NoError(t, err)
@@ -275,19 +279,19 @@ func TestStaleRecordsOfARecycledSegmentAreNotRead(t *testing.T) {
 }
 
 func TestNoJournalAtAll(t *testing.T) {
-	_, err := Verify(vfs.OS(), filepath.Join(t.TempDir(), "none"))
+	_, err := Verify(vfs.OS(), filepath.Join(t.TempDir(), "none"), nil)
 	require.ErrorIs(t, err, os.ErrNotExist)
-	_, err = Verify(vfs.OS(), t.TempDir())
+	_, err = Verify(vfs.OS(), t.TempDir(), nil)
 	require.ErrorIs(t, err, ErrNoJournal)
 }
 
 // TestTornSegmentWithASuccessorIsCorruption: a segment is complete before the
 // next file is begun.
 func TestTornSegmentWithASuccessorIsCorruption(t *testing.T) {
-	o, recs := written(t, Disk, 3)
+	o, recs := written(t, variant{class: Disk}, 3)
 	path, off := offsetOf(t, o, recs[len(recs)-1].Position)
 	overwrite(t, o.FS, path, off+30, make([]byte, 60))
-	_, err := Verify(o.FS, testDir)
+	_, err := Verify(o.FS, testDir, nil)
 	require.ErrorIs(t, err, ErrTornTail)
 	f, err := o.FS.Create(filepath.Join(testDir, segmentName(2)))
 	require.NoError(t, errors.Join(err, f.Preallocate(minSegmentBytes), f.Close()))

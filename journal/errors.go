@@ -19,6 +19,12 @@ var (
 	// for an intact journal of a format that this build can't read.
 	ErrUnsupportedVersion = errors.New("unsupported journal version")
 
+	// ErrNoKey is returned for an encrypted journal without a key.
+	ErrNoKey = errors.New("journal is encrypted, and no key was given")
+
+	// ErrWrongKey is returned when a journal is encrypted with another key.
+	ErrWrongKey = errors.New("journal is encrypted with another key")
+
 	// ErrNoJournal is returned when a directory to be read has no segments.
 	ErrNoJournal = errors.New("no journal here")
 
@@ -83,7 +89,7 @@ type VersionError struct {
 }
 
 func (e *VersionError) Error() string {
-	return fmt.Sprintf("%s: journal format version %d is not supported: this build reads version %d",
+	return fmt.Sprintf("%s: journal format version %d is not supported: this build reads versions up to %d",
 		e.File, e.Version, formatVersion)
 }
 

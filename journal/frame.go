@@ -16,14 +16,15 @@ const (
 type frame struct {
 	state  frameState
 	kind   Type
-	body   []byte
+	head   []byte
+	body   []byte // encrypted, if the segment is
 	reason string // why it is bad
 	size   int64  // bytes with the frame header, as far as known
 }
 
 // readFrame reads the frame at offset off, which is position pos of a segment
-// whose checksums are salted with salt.
-func readFrame(w *window, salt uint64, off int64, pos Position) (frame, error) {
+// with header h.
+func readFrame(w *window, h *header, off int64, pos Position) (frame, error) {
 	head, err := w.bytes(off, frameSize)
 	if err != nil {
 		return frame{}, err
@@ -36,7 +37,7 @@ func readFrame(w *window, salt uint64, off int64, pos Position) (frame, error) {
 	}
 	n := frameLength(head)
 	size := int64(frameSize + n)
-	if n > maxBody {
+	if n > maxBody+h.overhead() {
 		return frame{state: frameBad, reason: "record length is out of range"}, nil
 	}
 	b, err := w.bytes(off, frameSize+n)
@@ -46,10 +47,10 @@ func readFrame(w *window, salt uint64, off int64, pos Position) (frame, error) {
 	if len(b) < frameSize+n {
 		return frame{state: frameBad, reason: "record reaches beyond the end of the file"}, nil
 	}
-	if binary.LittleEndian.Uint32(b) != checksum(salt, pos, b[4:]) {
+	if binary.LittleEndian.Uint32(b) != checksum(h.salt(), pos, b[4:]) {
 		return frame{state: frameBad, reason: "wrong record checksum", size: size}, nil
 	}
-	return frame{state: frameGood, kind: Type(b[7]), body: b[frameSize:], size: size}, nil
+	return frame{state: frameGood, kind: Type(b[7]), head: b[:frameSize], body: b[frameSize:], size: size}, nil
 }
 
 func allZero(b []byte) bool {

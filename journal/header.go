@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -14,8 +15,10 @@ import (
 )
 
 const (
-	formatVersion = 1
-	headerSize    = 64
+	formatVersion = 2
+	headerSize    = 96
+	headerSize1   = 64 // of version 1
+	headerFields  = 16 // where they start: what is before has a meaning in all versions
 	// maxHeaderSize bounds the header of later versions, so that this one can
 	// check the header's checksum and tell a new version from a damaged one.
 	maxHeaderSize = 4096
@@ -32,21 +35,39 @@ type header struct {
 	base    Position
 	created int64 // Unix time, nanoseconds
 	class   Durability
+	// Of version 2.
+	version uint16
+	cipher  byte
+	keyID   [keyIDSize]byte
+	keySalt [saltSize]byte // random, for the segment's key
+}
+
+// encodedSize is in bytes.
+func (h *header) encodedSize() int64 {
+	if h.version == 1 {
+		return headerSize1
+	}
+	return headerSize
 }
 
 func (h header) salt() uint64 { return salt(h.journal, h.seq) }
 
 func (h header) encode() []byte {
-	b := make([]byte, headerSize)
+	b := make([]byte, h.encodedSize())
 	copy(b, magic)
 	le := binary.LittleEndian
-	le.PutUint16(b[8:], formatVersion)
-	le.PutUint16(b[10:], headerSize)
+	le.PutUint16(b[8:], h.version)
+	le.PutUint16(b[10:], uint16(h.encodedSize()))
 	le.PutUint64(b[16:], h.journal)
 	le.PutUint64(b[24:], h.seq)
 	le.PutUint64(b[32:], uint64(h.base))
 	le.PutUint64(b[40:], uint64(h.created))
 	b[48] = byte(h.class)
+	if h.version > 1 {
+		b[49] = h.cipher
+		copy(b[56:], h.keyID[:])
+		copy(b[64:], h.keySalt[:])
+	}
 	le.PutUint32(b[12:], headerChecksum(b))
 	return b
 }
@@ -64,7 +85,7 @@ var errBlankHeader = errors.New("no segment header")
 // errBlankHeader, a *VersionError without a file, or an error that gives the
 // reason why the header is bad.
 func decodeHeader(b []byte) (header, error) {
-	if len(b) < headerSize || len(bytes.TrimLeft(b[:headerSize], "\x00")) == 0 {
+	if len(b) < headerSize1 || len(bytes.TrimLeft(b[:headerSize1], "\x00")) == 0 {
 		return header{}, errBlankHeader
 	}
 	le := binary.LittleEndian
@@ -72,10 +93,10 @@ func decodeHeader(b []byte) (header, error) {
 		return header{}, errors.New("segment header: wrong magic number")
 	}
 	version, size := le.Uint16(b[8:]), int(le.Uint16(b[10:]))
-	if size < headerSize || size > len(b) || le.Uint32(b[12:]) != headerChecksum(b[:size]) {
+	if size < headerSize1 || size > len(b) || le.Uint32(b[12:]) != headerChecksum(b[:size]) {
 		return header{}, errors.New("segment header: wrong checksum")
 	}
-	if version != formatVersion {
+	if version < 1 || version > formatVersion {
 		return header{}, &VersionError{Version: version}
 	}
 	h := header{
@@ -84,8 +105,14 @@ func decodeHeader(b []byte) (header, error) {
 		base:    Position(le.Uint64(b[32:])),
 		created: int64(le.Uint64(b[40:])),
 		class:   Durability(b[48]),
+		version: version,
 	}
-	if size != headerSize || h.class < Memory || h.class > Disk || h.base < firstPosition || h.base > 1<<62 {
+	if version > 1 && size == headerSize {
+		h.cipher = b[49]
+		copy(h.keyID[:], b[56:])
+		copy(h.keySalt[:], b[64:])
+	}
+	if int64(size) != h.encodedSize() || h.cipher > cipherAES || h.class < Memory || h.class > Disk || h.base < firstPosition || h.base > 1<<62 {
 		return header{}, errors.New("segment header: a field is out of range")
 	}
 	return h, nil
@@ -94,8 +121,11 @@ func decodeHeader(b []byte) (header, error) {
 // readHeader reads the header of the segment file at path.
 func readHeader(fs vfs.FS, path string) (header, error) {
 	f, err := fs.Open(path)
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
 		return header{}, err
+	}
+	if err != nil {
+		return header{}, &ioError{err}
 	}
 	defer func() { _ = f.Close() }()
 	b := make([]byte, maxHeaderSize)

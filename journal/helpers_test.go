@@ -26,6 +26,24 @@ func clock() func() time.Time {
 	}
 }
 
+// variant is a class of durability, in the clear or encrypted.
+type variant struct {
+	class Durability
+	key   *Key
+}
+
+func (v variant) String() string {
+	if v.key != nil {
+		return v.class.String() + "-encrypted"
+	}
+	return v.class.String()
+}
+
+var (
+	testKey  = &Key{secret: [KeySize]byte{1, 2, 3}}
+	variants = []variant{{Memory, nil}, {PageCache, nil}, {Disk, nil}, {Memory, testKey}, {PageCache, testKey}, {Disk, testKey}}
+)
+
 func memOptions(fs vfs.FS) Options {
 	return Options{Dir: testDir, FS: fs, SegmentBytes: minSegmentBytes, Now: clock()}
 }

@@ -19,6 +19,7 @@ type Journal struct {
 	id        uint64
 	lock      io.Closer
 	recovered Survey
+	overhead  int // bytes that a record has for its cipher
 
 	// The writer's own state.
 	batch   batch
@@ -30,11 +31,12 @@ type Journal struct {
 	closed  bool   // written under trimMu, too
 
 	// flight is a batch that was handed over for committing. While flying is
-	// set it belongs to that goroutine, with active and seq.
+	// set it belongs to that goroutine, with active, seq and sealed.
 	flight        batch
 	flightLen     int    // its size when it was handed over; 0: it is committed
 	flightRecords uint64 // in it
 	flying        bool
+	sealed        []byte     // the encrypted form of a batch, while it is written
 	landed        chan error // capacity 1
 
 	// committed is a Position. Written by the writer, read by anyone.
@@ -60,12 +62,15 @@ type activeSegment struct {
 	path string
 	salt uint64
 	off  int64 // where the next record goes
+
+	cipher *recordCipher // nil: in the clear
 }
 
 // Open opens the journal in o.Dir, or makes one, ready to append. It reads and
 // checks every record; a torn tail is cut and reported by Recovered. Open
-// returns a *CorruptionError or a *VersionError, having changed nothing, when
-// the journal can't be continued; vfs.ErrLocked when another process has it.
+// returns a *CorruptionError, a *VersionError, ErrNoKey or ErrWrongKey, having
+// changed nothing, when the journal can't be continued; vfs.ErrLocked when another
+// process has it.
 func Open(o Options) (*Journal, error) {
 	o, err := o.defaultsAndValidate()
 	if err != nil {
@@ -79,6 +84,9 @@ func Open(o Options) (*Journal, error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	j := &Journal{opts: o, lock: lock, readers: map[*Reader]Position{}, landed: make(chan error, 1)}
+	if o.Key != nil {
+		j.overhead = tagSize
+	}
 	if err := j.recover(); err != nil {
 		return nil, errors.Join(err, j.release())
 	}

@@ -16,10 +16,10 @@ import (
 var classes = []Durability{Memory, PageCache, Disk}
 
 func TestRoundTripOnDisk(t *testing.T) {
-	for _, class := range classes {
-		t.Run(class.String(), func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(1, uint64(class)))
-			o := Options{Dir: filepath.Join(t.TempDir(), "a", "journal"), SegmentBytes: 32 << 10, Durability: class, MemoryBytes: 64 << 10}
+	for _, v := range variants {
+		t.Run(v.String(), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(1, uint64(v.class)))
+			o := Options{Dir: filepath.Join(t.TempDir(), "a", "journal"), SegmentBytes: 32 << 10, Durability: v.class, Key: v.key, MemoryBytes: 64 << 10}
 			j := mustOpen(t, o)
 			var want []Record
 			for range 200 {
@@ -52,12 +52,12 @@ func TestRoundTripOnDisk(t *testing.T) {
 
 // TestPropertyReopenTrimRead does random things and compares with a list.
 func TestPropertyReopenTrimRead(t *testing.T) {
-	for seed := range uint64(30) {
-		for _, class := range classes {
-			t.Run(fmt.Sprintf("%v/%d", class, seed), func(t *testing.T) {
+	for seed := range uint64(15) {
+		for _, v := range variants {
+			t.Run(fmt.Sprintf("%v/%d", v, seed), func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, 7))
 				o := memOptions(vfs.NewMem())
-				o.Durability, o.MemoryBytes, o.RecycleSegments = class, 1+rng.IntN(20000), rng.IntN(4)-1
+				o.Durability, o.Key, o.MemoryBytes, o.RecycleSegments = v.class, v.key, 1+rng.IntN(20000), rng.IntN(4)-1
 				j := mustOpen(t, o)
 				var want []Record
 				for range 150 {
@@ -88,7 +88,7 @@ func TestPropertyReopenTrimRead(t *testing.T) {
 				}
 				requireSame(t, want, readJournal(t, j))
 				require.NoError(t, j.Close())
-				s, err := Verify(o.FS, testDir)
+				s, err := Verify(o.FS, testDir, nil)
 				require.NoError(t, err)
 				require.Equal(t, len(want), int(s.Records))
 			})
@@ -157,7 +157,12 @@ func TestNothingIsVisibleBeforeCommit(t *testing.T) {
 }
 
 func TestAppendDoesNotAllocate(t *testing.T) {
-	j := mustOpen(t, Options{Dir: filepath.Join(t.TempDir(), "j")})
+	t.Run("clear", func(t *testing.T) { requireNoAllocations(t, nil) })
+	t.Run("encrypted", func(t *testing.T) { requireNoAllocations(t, testKey) })
+}
+
+func requireNoAllocations(t *testing.T, key *Key) {
+	j := mustOpen(t, Options{Dir: filepath.Join(t.TempDir(), "j"), Key: key})
 	open := ConnOpen{Conn: 1, Client: netip.MustParseAddrPort("[fd00::1]:80"), LegPort: 3}
 	data := make([]byte, 4096)
 	appendAll := func() {

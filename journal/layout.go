@@ -18,7 +18,7 @@ type segment struct {
 }
 
 // offset returns where in the file a position of the segment is.
-func (s *segment) offset(p Position) int64 { return headerSize + int64(p-s.base) }
+func (s *segment) offset(p Position) int64 { return s.encodedSize() + int64(p-s.base) }
 
 // layout is what stands in a journal's directory, by names and headers only.
 type layout struct {
@@ -80,7 +80,7 @@ func (l *layout) add(seq uint64, last bool) error {
 		return fmt.Errorf("%s: %w", path, ErrTrimmed)
 	case errors.Is(err, ErrUnsupportedVersion):
 		return err
-	case errors.As(err, &ioErr), errors.Is(err, vfs.ErrNotRegular), errors.Is(err, fs.ErrPermission):
+	case errors.As(err, &ioErr):
 		return fmt.Errorf("journal: %w", err)
 	case err == nil && h.seq != seq:
 		err = fmt.Errorf("segment header: number %d under this name", h.seq)

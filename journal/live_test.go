@@ -79,7 +79,7 @@ func TestReadAndTrimWhileWriting(t *testing.T) {
 // readLive reads the files as another process does: the end may be torn, a
 // segment may be trimmed meanwhile, but nothing is corrupt.
 func readLive(o Options) error {
-	r, err := OpenReader(vfs.OS(), o.Dir, 0)
+	r, err := OpenReader(vfs.OS(), o.Dir, 0, nil)
 	if errors.Is(err, ErrTrimmed) {
 		return nil
 	}
@@ -126,7 +126,7 @@ func TestWriterOvertakesAReaderOfFiles(t *testing.T) {
 				}
 				return nil
 			})
-			r, err := OpenReader(live, testDir, 0)
+			r, err := OpenReader(live, testDir, 0, nil)
 			if err == nil {
 				var recs []Record
 				recs, err = readAll(r)

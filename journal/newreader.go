@@ -26,7 +26,7 @@ func (j *Journal) NewReader(from Position) (*Reader, error) {
 	}
 	l := &layout{fs: j.opts.FS, dir: j.opts.Dir}
 	l.segments = append(l.segments, j.segments[first:]...)
-	r := &Reader{layout: l, pos: from, bound: bound, owner: j, memory: memory, sought: from != l.segments[0].base}
+	r := &Reader{layout: l, pos: from, bound: bound, owner: j, key: j.opts.Key, memory: memory, sought: from != l.segments[0].base}
 	j.readers[r] = l.segments[0].base
 	return r, nil
 }

@@ -51,6 +51,10 @@ type Options struct {
 	// page cache, in bytes; 2 MiB by default: a spill takes about a millisecond.
 	MemoryBytes int
 
+	// Key encrypts what is written; nil: it is in the clear. The Memory class
+	// holds in the clear what it has not written yet.
+	Key *Key
+
 	// MaxBatchBytes bounds the batch between commits, and so the memory used
 	// while the journal can't be written; 64 MiB by default. See ErrBatchFull.
 	MaxBatchBytes int

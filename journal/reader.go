@@ -13,18 +13,24 @@ import (
 // Reader returns records in order. It belongs to one goroutine.
 type Reader struct {
 	layout *layout
-	next   int        // index of the segment after the current one
-	seg    *segment   // current; nil before the first
-	file   vfs.File   // of seg
-	win    window     // over file
-	pos    Position   // of the next record
-	bound  Position   // where to stop; 0: wherever the records do
-	time   time.Time  // of the current batch
-	err    error      // what Next returns from now on
-	skip   Position   // records before it are not returned
-	sought bool       // pos was given by the caller and is not yet proven
-	owner  *Journal   // whose segments are pinned; nil offline
-	memory memoryTail // what is not in the segments yet
+	next   int      // index of the segment after the current one
+	seg    *segment // current; nil before the first
+	file   vfs.File // of seg
+	win    window   // over file
+	key    *Key     // for encrypted segments
+	cipher *recordCipher
+	plain  []byte // what it decrypted last
+	// mayBeSealed: without a key bodies are not looked at; sealed: those of this
+	// segment are not.
+	mayBeSealed, sealed bool
+	pos                 Position   // of the next record
+	bound               Position   // where to stop; 0: wherever the records do
+	time                time.Time  // of the current batch
+	err                 error      // what Next returns from now on
+	skip                Position   // records before it are not returned
+	sought              bool       // pos was given by the caller and is not yet proven
+	owner               *Journal   // whose segments are pinned; nil offline
+	memory              memoryTail // what is not in the segments yet
 }
 
 // memoryTail is a copy of committed frames that are not in a segment yet.
@@ -35,10 +41,11 @@ type memoryTail struct {
 
 // OpenReader reads the journal in dir without changing anything, also while
 // another process writes it. A nil fsys is the machine's file system. Records
-// that start before from are skipped. At the
-// end of the journal Next returns io.EOF, or a *TornTailError if the last
-// write was interrupted (or is just being made).
-func OpenReader(fsys vfs.FS, dir string, from Position) (*Reader, error) {
+// that start before from are skipped. key is for encrypted segments, without which
+// Next returns ErrNoKey or ErrWrongKey there. At the end of the journal Next returns
+// io.EOF, or a *TornTailError if the last write was interrupted (or is just being
+// made).
+func OpenReader(fsys vfs.FS, dir string, from Position, key *Key) (*Reader, error) {
 	if fsys == nil {
 		fsys = vfs.OS()
 	}
@@ -49,13 +56,13 @@ func OpenReader(fsys vfs.FS, dir string, from Position) (*Reader, error) {
 	if len(l.segments) == 0 && l.unfinished == "" {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNoJournal)
 	}
-	return l.reader(from), nil
+	return l.reader(from, key), nil
 }
 
 // reader returns a Reader of everything in the layout, from the segment that
 // holds the given position on.
-func (l *layout) reader(from Position) *Reader {
-	r := &Reader{layout: l, skip: from, pos: firstPosition}
+func (l *layout) reader(from Position, key *Key) *Reader {
+	r := &Reader{layout: l, skip: from, pos: firstPosition, key: key}
 	if len(l.segments) == 0 {
 		r.err = io.EOF
 		if l.unfinished != "" {
@@ -124,7 +131,7 @@ func (r *Reader) step(rec *Record) (bool, error) {
 	if r.seg == nil || r.seg.end != 0 && r.pos >= r.seg.end {
 		return false, r.nextSegment()
 	}
-	fr, err := readFrame(&r.win, r.seg.salt(), r.seg.offset(r.pos), r.pos)
+	fr, err := readFrame(&r.win, &r.seg.header, r.seg.offset(r.pos), r.pos)
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", r.seg.path, err)
 	}
@@ -135,17 +142,29 @@ func (r *Reader) step(rec *Record) (bool, error) {
 		return false, r.corrupt("record reaches beyond the end of the segment")
 	}
 	r.sought = false
+	if r.cipher != nil {
+		r.plain, err = r.cipher.open(r.plain[:0], r.pos, fr)
+		if err != nil {
+			return false, r.corrupt("record is not what was encrypted here")
+		}
+		fr.body = r.plain
+	}
 	return r.accept(rec, fr)
 }
 
 func (r *Reader) stepMemory(rec *Record) (bool, error) {
 	b := r.memory.frames[r.pos-r.memory.base:]
 	size := frameSize + frameLength(b)
-	return r.accept(rec, frame{kind: Type(b[7]), body: b[frameSize:size], size: int64(size)})
+	return r.accept(rec, frame{kind: Type(b[7]), body: b[frameSize : size-r.owner.overhead], size: int64(size)})
 }
 
 // accept takes a good frame: a commit record for its time, others into rec.
 func (r *Reader) accept(rec *Record, fr frame) (bool, error) {
+	if r.sealed {
+		rec.Position = r.pos
+		r.pos += Position(fr.size)
+		return fr.kind != typeCommit, nil
+	}
 	if fr.kind == typeCommit {
 		f := fields{b: fr.body}
 		nanos := int64(f.uint64())
@@ -177,6 +196,10 @@ func (r *Reader) nextSegment() error {
 		return err
 	}
 	r.seg, r.file = seg, f
+	r.cipher, err = seg.records(r.key)
+	if r.sealed = r.mayBeSealed && errors.Is(err, ErrNoKey); err != nil && !r.sealed {
+		return fmt.Errorf("%s: %w", seg.path, err)
+	}
 	r.win.reset(f)
 	if r.owner != nil {
 		r.owner.pin(r, seg.base)
@@ -224,7 +247,7 @@ func (r *Reader) recheck() (good bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) || err == nil && h != r.seg.header {
 		return false, fmt.Errorf("%s: %w", r.seg.path, ErrTrimmed)
 	}
-	fr, err := readFrame(&r.win, r.seg.salt(), r.seg.offset(r.pos), r.pos)
+	fr, err := readFrame(&r.win, &r.seg.header, r.seg.offset(r.pos), r.pos)
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", r.seg.path, err)
 	}
@@ -236,7 +259,7 @@ func (r *Reader) recheck() (good bool, err error) {
 func (r *Reader) checkSought() error {
 	pos := r.seg.base
 	for pos < r.pos {
-		fr, err := readFrame(&r.win, r.seg.salt(), r.seg.offset(pos), pos)
+		fr, err := readFrame(&r.win, &r.seg.header, r.seg.offset(pos), pos)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", r.seg.path, err)
 		}

@@ -17,19 +17,24 @@ type Survey struct {
 	Records  uint64
 	Start    Position // of the oldest segment
 	End      Position // after the last good record
+	// Sealed: some of the records are encrypted and there was no key, so that
+	// only their checksums were looked at.
+	Sealed bool
 	// Torn says where the last write was interrupted; nil after a clean end.
 	Torn *TornTailError
 }
 
 // Verify reads and checks every record of the journal in dir, changing
-// nothing (fsys as for OpenReader). The error is nil, a *TornTailError (in Survey.Torn too), a
-// *CorruptionError, a *VersionError, or says why the journal can't be read;
-// the Survey covers what was read before it.
-func Verify(fsys vfs.FS, dir string) (Survey, error) {
-	r, err := OpenReader(fsys, dir, 0)
+// nothing (fsys and key as for OpenReader). Without a key only the checksums of
+// encrypted records are checked. The error is nil, a *TornTailError (in Survey.Torn
+// too), a *CorruptionError, a *VersionError, ErrWrongKey, or says why the journal
+// can't be read; the Survey covers what was read before it.
+func Verify(fsys vfs.FS, dir string, key *Key) (Survey, error) {
+	r, err := OpenReader(fsys, dir, 0, key)
 	if err != nil {
 		return Survey{}, err
 	}
+	r.mayBeSealed = true
 	s, err := r.survey()
 	if err == nil && s.Torn != nil {
 		err = s.Torn
@@ -44,6 +49,7 @@ func (r *Reader) survey() (Survey, error) {
 	var err error
 	for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
 		s.Records++
+		s.Sealed = s.Sealed || r.sealed
 	}
 	s.End = r.pos
 	if errors.As(err, &s.Torn) || err == io.EOF {
@@ -59,7 +65,7 @@ func (j *Journal) recover() error {
 	if err != nil {
 		return err
 	}
-	if j.recovered, err = l.reader(0).survey(); err != nil {
+	if j.recovered, err = l.reader(0, j.opts.Key).survey(); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	if err := j.adopt(l); err != nil {

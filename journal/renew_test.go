@@ -56,7 +56,7 @@ func TestRenewAfterFaultAtEveryOperation(t *testing.T) {
 			}
 			require.NoError(t, checkNumbered(readJournal(t, j), 0))
 			require.NoError(t, j.Close())
-			s, err := Verify(mem, testDir)
+			s, err := Verify(mem, testDir, nil)
 			require.NoError(t, err)
 			require.EqualValues(t, 20, s.Records)
 			if !failed {

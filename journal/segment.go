@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"crypto/rand"
 	"errors"
 	"path/filepath"
 
@@ -18,6 +19,11 @@ func (j *Journal) createSegment(base Position) error {
 		base:    base,
 		created: j.opts.Now().UnixNano(),
 		class:   j.opts.Durability,
+		version: formatVersion,
+	}
+	cipher, err := j.encrypt(&h)
+	if err != nil {
+		return err
 	}
 	path := filepath.Join(j.opts.Dir, segmentName(h.seq))
 	f, err := j.newSegmentFile(path)
@@ -29,11 +35,28 @@ func (j *Journal) createSegment(base Position) error {
 		return errors.Join(err, f.Close(), j.opts.FS.Remove(path))
 	}
 	j.seq = h.seq
-	j.active = activeSegment{file: f, path: path, salt: h.salt(), off: headerSize}
+	j.active = activeSegment{file: f, path: path, salt: h.salt(), cipher: cipher, off: headerSize}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.segments = append(j.segments, segment{header: h, path: path, end: base, size: j.opts.SegmentBytes})
 	return nil
+}
+
+// encrypt completes the header of a new segment. It returns the segment's cipher,
+// or nil if the journal has no key.
+func (j *Journal) encrypt(h *header) (*recordCipher, error) {
+	if j.opts.Key == nil {
+		return nil, nil
+	}
+	h.cipher = cipherAES
+	if _, err := rand.Read(h.keySalt[:]); err != nil {
+		return nil, err
+	}
+	var err error
+	if h.keyID, err = j.opts.Key.id(); err != nil {
+		return nil, err
+	}
+	return h.records(j.opts.Key)
 }
 
 // newSegmentFile makes the file, out of a spare one if there is any.

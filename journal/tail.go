@@ -6,9 +6,6 @@ import (
 	"io/fs"
 )
 
-// commitPattern is the length and type of a commit record.
-var commitPattern = []byte{commitBody, 0, 0, byte(typeCommit)}
-
 // classifyTail decides what it means that the last segment has no good record
 // at position pos, where it has the frame bad. It returns nil for a clean end,
 // a *TornTailError or a *CorruptionError.
@@ -36,7 +33,7 @@ func (r *Reader) classifyTail(seg *segment, pos Position, bad frame) error {
 		return corrupt(bad.reason + ", and committed records follow")
 	}
 	if seg.class != Disk && bad.size > 0 {
-		next, err := readFrame(&r.win, seg.salt(), off+bad.size, pos+Position(bad.size))
+		next, err := readFrame(&r.win, &seg.header, off+bad.size, pos+Position(bad.size))
 		if err != nil {
 			return err
 		}
@@ -54,6 +51,8 @@ func (r *Reader) classifyTail(seg *segment, pos Position, bad frame) error {
 func (r *Reader) committedLater(seg *segment, off int64, pos Position) (bool, error) {
 	const step = windowSize
 	from := off + 1
+	size := commitFrame + seg.overhead()
+	pattern := []byte{byte(commitBody + seg.overhead()), 0, 0, byte(typeCommit)} // length and type
 	for {
 		// Each step sees a whole frame more, so that none lies across.
 		b, err := r.win.bytes(from, step)
@@ -61,14 +60,14 @@ func (r *Reader) committedLater(seg *segment, off int64, pos Position) (bool, er
 			return false, err
 		}
 		for i := 4; ; {
-			hit := bytes.Index(b[min(i, len(b)):], commitPattern)
+			hit := bytes.Index(b[min(i, len(b)):], pattern)
 			if hit < 0 {
 				break
 			}
 			i += hit
-			if start := i - 4; start+commitFrame <= len(b) {
+			if start := i - 4; start+size <= len(b) {
 				at := pos + Position(from+int64(start)-off)
-				if crc := checksum(seg.salt(), at, b[i:start+commitFrame]); crc == le32(b[start:]) {
+				if crc := checksum(seg.salt(), at, b[i:start+size]); crc == le32(b[start:]) {
 					return true, nil
 				}
 			}
@@ -77,7 +76,7 @@ func (r *Reader) committedLater(seg *segment, off int64, pos Position) (bool, er
 		if len(b) < step {
 			return false, nil
 		}
-		from += step - commitFrame + 1
+		from += int64(step - size + 1)
 	}
 }
 
@@ -97,12 +96,15 @@ func (r *Reader) classifyUnfinished(last *segment, end Position) error {
 	}
 	defer func() { _ = f.Close() }()
 	w := window{file: f}
-	got, err := readFrame(&w, salt(last.journal, r.layout.unfinishedSeq), headerSize, end)
-	if err != nil {
-		return err
-	}
-	if got.state == frameGood && r.stillUnfinished() {
-		return &CorruptionError{File: r.layout.unfinished, Reason: "bad segment header, and records follow"}
+	for _, h := range []header{{version: 1}, {version: formatVersion, cipher: cipherAES}} { // the longest that may be
+		h.journal, h.seq = last.journal, r.layout.unfinishedSeq
+		got, err := readFrame(&w, &h, h.encodedSize(), end)
+		if err != nil {
+			return err
+		}
+		if got.state == frameGood && r.stillUnfinished() {
+			return &CorruptionError{File: r.layout.unfinished, Reason: "bad segment header, and records follow"}
+		}
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ const (
 	exitCorrupt     = 2 // committed data is damaged or missing
 	exitUnsupported = 3 // the journal or image has a version that this build can't read
 	exitFailure     = 4 // anything else: usage, permissions, no journal
+	exitNoKey       = 5 // the journal is encrypted with a key that was not given
 )
 
 func exitCode(err error) int {
@@ -26,6 +27,8 @@ func exitCode(err error) int {
 		return exitCorrupt
 	case errors.Is(err, journal.ErrUnsupportedVersion), errors.Is(err, oci.ErrUnsupportedVersion), errors.Is(err, oci.ErrNotCheckpoint):
 		return exitUnsupported
+	case errors.Is(err, journal.ErrNoKey), errors.Is(err, journal.ErrWrongKey):
+		return exitNoKey
 	}
 	return exitFailure
 }

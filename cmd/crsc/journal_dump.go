@@ -16,6 +16,7 @@ type dumpOptions struct {
 	from    uint64
 	conn    uint32
 	oneConn bool
+	key     keyOption
 }
 
 func newJournalDump() *cobra.Command {
@@ -35,6 +36,7 @@ func newJournalDump() *cobra.Command {
 			return dumpJournal(cmd.OutOrStdout(), dir, o)
 		},
 	}
+	o.key.register(cmd)
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON objects, one a line")
 	cmd.Flags().BoolVar(&o.payload, "payload", false, "print payloads: the beginning, quoted; in JSON all of it, in base64")
 	cmd.Flags().Uint64Var(&o.from, "from", 0, "start with the first record at or after `POSITION`")
@@ -45,7 +47,11 @@ func newJournalDump() *cobra.Command {
 // dumpJournal prints what can be read before it returns the error that ended
 // the reading.
 func dumpJournal(out io.Writer, dir string, o dumpOptions) error {
-	r, err := journal.OpenReader(nil, dir, journal.Position(o.from))
+	key, err := o.key.load(dir)
+	if err != nil {
+		return err
+	}
+	r, err := journal.OpenReader(nil, dir, journal.Position(o.from), key)
 	if err != nil {
 		return err
 	}

@@ -45,11 +45,13 @@ func golden(t *testing.T, name, got string) {
 }
 
 // sample writes a journal with a record of every type and returns its directory.
-func sample(t *testing.T) string {
+func sample(t *testing.T) string { return sampleWith(t, nil) }
+
+func sampleWith(t *testing.T, key *journal.Key) string {
 	t.Helper()
 	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
 	dir := filepath.Join(t.TempDir(), "journal")
-	j, err := journal.Open(journal.Options{Dir: dir, SegmentBytes: 4096, Now: func() time.Time {
+	j, err := journal.Open(journal.Options{Dir: dir, SegmentBytes: 4096, Key: key, Now: func() time.Time {
 		now = now.Add(1500 * time.Microsecond)
 		return now
 	}})
@@ -148,7 +150,7 @@ func TestExitCodes(t *testing.T) {
 			patch(t, segment(t, dir, 0), func(b []byte) []byte {
 				table := crc32.MakeTable(crc32.Castagnoli)
 				b[8] = 9
-				crc := crc32.Update(crc32.Checksum(b[:12], table), table, b[16:64])
+				crc := crc32.Update(crc32.Checksum(b[:12], table), table, b[16:96])
 				b[12], b[13], b[14], b[15] = byte(crc), byte(crc>>8), byte(crc>>16), byte(crc>>24)
 				return b
 			})
@@ -174,6 +176,44 @@ func TestExitCodes(t *testing.T) {
 			golden(t, "dump-"+c.name, out)
 		})
 	}
+}
+
+// TestEncrypted: the key is found beside the journal, or named.
+func TestEncrypted(t *testing.T) {
+	key, err := journal.NewKey()
+	require.NoError(t, err)
+	dir := sampleWith(t, key)
+	code, out := crsc(dir, "journal", "verify", dir)
+	require.Equal(t, exitOK, code, out)
+	require.Contains(t, out, "12 good records")
+	require.Contains(t, out, "only the checksums were looked at")
+	code, out = crsc(dir, "journal", "dump", dir)
+	require.Equal(t, exitNoKey, code, out)
+	require.NotContains(t, out, "PING")
+
+	file := filepath.Join(t.TempDir(), "key")
+	check := func(want int, args ...string) string {
+		code, out := crsc(dir, append([]string{"journal", "dump", dir, "--payload"}, args...)...)
+		require.Equal(t, want, code, out)
+		return out
+	}
+	check(exitFailure, "--key", file)
+	require.NoError(t, os.WriteFile(file, []byte("nonsense"), 0o600))
+	require.Contains(t, check(exitFailure, "--key", file), "hexadecimal")
+	other, err := journal.NewKey()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, other.Text(), 0o600))
+	require.Contains(t, check(exitNoKey, "--key", file), "another key")
+	require.NoError(t, os.WriteFile(file, key.Text(), 0o600))
+	require.Contains(t, check(exitOK, "--key", file), "PING")
+
+	beside := filepath.Join(dir, siblingKey)
+	require.NoError(t, os.Mkdir(filepath.Dir(beside), 0o700))
+	require.NoError(t, os.WriteFile(beside, key.Text(), 0o600))
+	require.Contains(t, check(exitOK), "PING")
+	code, out = crsc(dir, "journal", "verify", dir)
+	require.Equal(t, exitOK, code, out)
+	require.NotContains(t, out, "only the checksums")
 }
 
 func TestDumpThroughALink(t *testing.T) {

@@ -9,26 +9,38 @@ import (
 )
 
 func newJournalVerify() *cobra.Command {
-	return &cobra.Command{
+	var o keyOption
+	cmd := &cobra.Command{
 		Use:   "verify DIR",
 		Short: "Check every record of a journal",
-		Long:  "Check every record of a journal, without changing anything.\n" + journalExitCodes,
-		Args:  cobra.ExactArgs(1),
+		Long: "Check every record of a journal, without changing anything. Of an encrypted\n" +
+			"journal without its key, only the checksums.\n" + journalExitCodes,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := journalDir(args[0])
 			if err != nil {
 				return err
 			}
-			s, err := journal.Verify(nil, dir)
+			key, err := o.load(dir)
+			if err != nil {
+				return err
+			}
+			s, err := journal.Verify(nil, dir, key)
 			if s.Segments > 0 {
-				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %d segments, %d good records, positions %d to %d\n",
-					verdict(err), s.Segments, s.Records, s.Start, s.End); err != nil {
+				sealed := ""
+				if s.Sealed {
+					sealed = " (encrypted, and there is no key: only the checksums were looked at)"
+				}
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %d segments, %d good records, positions %d to %d%s\n",
+					verdict(err), s.Segments, s.Records, s.Start, s.End, sealed); err != nil {
 					return err
 				}
 			}
 			return err
 		},
 	}
+	o.register(cmd)
+	return cmd
 }
 
 func verdict(err error) string {

@@ -13,8 +13,8 @@ import (
 )
 
 // Cleanup removes what a container's guard left when its shim was killed: the
-// rules in the network namespace, if that still exists, the pins, the tmpfs for
-// checkpoints, and the state. A container that had no guard left nothing.
+// rules in the network namespace, if that still exists, the pins, the journal's key,
+// the tmpfs for checkpoints, and the state. A container that had no guard left nothing.
 func Cleanup(_ context.Context, namespace, id, _ string) error {
 	node, err := config.Load("")
 	if err != nil {
@@ -36,7 +36,7 @@ func Cleanup(_ context.Context, namespace, id, _ string) error {
 	case !errors.Is(err, os.ErrNotExist):
 		errs = append(errs, err)
 	}
-	errs = append(errs, criu.RemovePins(pinned), removeMemory(filepath.Join(dir, "memory")), os.RemoveAll(dir))
+	errs = append(errs, criu.RemovePins(pinned), destroySecret(dir), removeMemory(filepath.Join(dir, "memory")), os.RemoveAll(dir))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up after %s: %w", id, err)
 	}

@@ -10,6 +10,7 @@
 //	status.json           what an operator may know, replaced atomically
 //	control.sock          where the shim takes orders; see package control
 //	journal/              the journal's segments
+//	secret/journal.key    a ramfs with the journal's key, crsc.io/journal-encryption
 //	checkpoints/<n>/      complete checkpoints; .tmp-<n> are incomplete ones
 //	  images/             CRIU's images, unless they are in memory
 //	  layer/, scratch-<i> the writable layer and the container's tmpfs mounts

@@ -153,8 +153,14 @@ func (g *guard) prepare(ctx context.Context) error {
 		return err
 	}
 	g.openMemory()
+	var key *journal.Key
+	if g.cfg.JournalEncryption {
+		if key, err = newSecret(g.dir); err != nil {
+			return err
+		}
+	}
 	g.journal, err = journal.Open(journal.Options{
-		Dir: filepath.Join(g.dir, "journal"), Durability: durability(g.cfg.Durability),
+		Dir: filepath.Join(g.dir, "journal"), Durability: durability(g.cfg.Durability), Key: key,
 		MaxBytes: max(g.cfg.JournalMaxSize, minJournal), SegmentBytes: segmentBytes,
 	})
 	return err
@@ -273,9 +279,9 @@ func (g *guard) pin(pid int) error {
 func (g *guard) genesis() string { return filepath.Join(g.dir, "genesis") }
 
 // clearState removes journal and checkpoints, and what a shim that was killed
-// left: pins, checkpoints in memory, and the status of a container that no longer runs.
+// left: pins, the journal's key, checkpoints in memory, and the status of a container that no longer runs.
 func (g *guard) clearState() error {
-	if err := errors.Join(criu.RemovePins(filepath.Join(g.dir, "pins")), removeMemory(g.memoryDir())); err != nil {
+	if err := errors.Join(criu.RemovePins(filepath.Join(g.dir, "pins")), destroySecret(g.dir), removeMemory(g.memoryDir())); err != nil {
 		return err
 	}
 	for _, name := range []string{"journal", "checkpoints", "genesis", "pins", "publish", "beginning"} {

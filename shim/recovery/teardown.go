@@ -71,7 +71,7 @@ func (g *guard) dismantle() error {
 		errs = append(errs, g.journal.Close())
 		g.journal = nil
 	}
-	errs = append(errs, removeMemory(g.memoryDir()))
+	errs = append(errs, destroySecret(g.dir), removeMemory(g.memoryDir()))
 	if g.kept != nil {
 		errs = append(errs, g.kept.Close())
 		g.kept = nil
