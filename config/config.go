@@ -103,6 +103,9 @@ type Config struct {
 	// NodePublishMaxSize is the number of bytes that the images of all
 	// containers of the node may take; Off: any.
 	NodePublishMaxSize int64
+	// NodeCheckpointMemory is the number of bytes of memory that the checkpoints
+	// of all containers of the node may take together; Off: any.
+	NodeCheckpointMemory int64
 	// CheckpointJitter is the fraction of the interval, from 0 to 0.5, by which
 	// checkpoints come early at random.
 	CheckpointJitter float64

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"os"
@@ -30,8 +31,19 @@ func TestBuiltInDefaults(t *testing.T) {
 		Unreplayable: Unreplayable{Exec: true, Signal: true, Stdin: true, Connection: true},
 		StateDir:     "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
 		PublishKeep: 10, VolumeMaxSize: 256 << 20, DeletedMaxSize: 64 << 20, CheckpointMemory: 512 << 20, Probes: Probes{Limit: time.Second}, Images: Images{SigningKey: "/var/lib/crsc/.keys/signing.pem"},
-		ProxyMemory: 64 << 20, MaxConnections: 10000,
+		ProxyMemory: 64 << 20, MaxConnections: 10000, NodeCheckpointMemory: quarter(t),
 	}, c)
+}
+
+// quarter is that of the machine's memory, from another source.
+func quarter(t *testing.T) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/meminfo")
+	require.NoError(t, err)
+	var kib int64
+	_, err = fmt.Sscanf(string(b), "MemTotal: %d kB", &kib)
+	require.NoError(t, err)
+	return kib << 10 / 4
 }
 
 func TestImageKeys(t *testing.T) {
@@ -110,7 +122,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		Volumes: VolumesSnapshot, VolumeMaxSize: 1 << 20, DeletedMaxSize: 1 << 30, CheckpointMemory: 64 << 20,
 		RestoreFrom: "crsc.local/crsc/default/web:7", Images: Images{SigningKey: "/var/lib/crsc/.keys/signing.pem"},
 		Containers: []string{"a-1", "b"}, AcrossPods: true,
-		StateDir: "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1,
+		StateDir: "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1, NodeCheckpointMemory: quarter(t),
 	}, c)
 	assert.True(t, c.ExcludeIn.HasPort(100))
 	assert.False(t, c.ExcludeIn.HasPort(102))
@@ -252,6 +264,11 @@ func TestNodeLimits(t *testing.T) {
 	assert.Equal(t, 7, c.MaxConcurrentDumps)
 	assert.Equal(t, 0.5, c.CheckpointJitter)
 	assert.EqualValues(t, 20<<30, c.NodePublishMaxSize)
+	for text, want := range map[string]int64{"": quarter(t), "checkpoint_memory_max_size = '3Gi'": 3 << 30, "checkpoint_memory_max_size = 'off'": Off} {
+		c, err := parseNode(t, text).Container(nil)
+		require.NoError(t, err)
+		assert.Equal(t, want, c.NodeCheckpointMemory, text)
+	}
 }
 
 func TestCronHasATimeZone(t *testing.T) {
@@ -288,6 +305,8 @@ func TestFaultyNodeFiles(t *testing.T) {
 		`checkpoint_jitter = 0.51`:                                 ErrMalformed,
 		`checkpoint_jitter = -0.1`:                                 ErrMalformed,
 		`checkpoint_jitter = nan`:                                  ErrMalformed,
+		`checkpoint_memory_max_size = "1Ki"`:                       ErrMalformed,
+		`checkpoint_memory_max_size = 5`:                           ErrMalformed,
 		`publish_max_size = "20G"`:                                 ErrMalformed,
 		"[defaults]\nintervall = '1s'":                             ErrUnknownKey,
 		"[defaults]\ncheckpoint-interval = '1'":                    ErrMalformed,

@@ -34,8 +34,8 @@ type Node struct {
 	// MaxConcurrentDumps and CheckpointJitter are as in [Config].
 	MaxConcurrentDumps int
 	CheckpointJitter   float64
-	// NodePublishMaxSize is as in [Config].
-	NodePublishMaxSize int64
+	// NodePublishMaxSize and NodeCheckpointMemory are as in [Config].
+	NodePublishMaxSize, NodeCheckpointMemory int64
 	// Images are the node's keys for checkpoint images.
 	Images Images
 
@@ -63,6 +63,7 @@ type nodeFile struct {
 	MaxDumps    *int                 `toml:"max_concurrent_dumps"`
 	Jitter      *float64             `toml:"checkpoint_jitter"`
 	PublishMax  string               `toml:"publish_max_size"`
+	MemoryMax   *string              `toml:"checkpoint_memory_max_size"`
 	Images      nodeImages           `toml:"images"`
 	Defaults    map[string]string    `toml:"defaults"`
 	Annotations nodeLists            `toml:"annotations"`
@@ -122,7 +123,7 @@ func Parse(data []byte) (*Node, error) {
 	n.base = Config{
 		StateDir: n.StateDir, CRIU: n.CRIU, LogLevel: n.LogLevel,
 		MaxConcurrentDumps: n.MaxConcurrentDumps, CheckpointJitter: n.CheckpointJitter,
-		NodePublishMaxSize: n.NodePublishMaxSize,
+		NodePublishMaxSize: n.NodePublishMaxSize, NodeCheckpointMemory: n.NodeCheckpointMemory,
 	}
 	for _, step := range []func(*nodeFile) error{n.readImages, n.readDefaults, n.readLists, n.readBounds} {
 		if err := step(&file); err != nil {
@@ -208,7 +209,7 @@ func (n *Node) readLimits(file *nodeFile) error {
 		}
 		n.NodePublishMaxSize = size
 	}
-	return nil
+	return n.readMemoryLimit(file.MemoryMax)
 }
 
 func (n *Node) readDefaults(file *nodeFile) error {
@@ -324,7 +325,7 @@ func tomlError(err error) error {
 		row, _ := strict.Errors[0].Position()
 		return fmt.Errorf("line %d: %w", row, &KeyError{
 			Key: strings.Join(strict.Errors[0].Key(), "."), Err: ErrUnknownKey,
-			Form: "state_dir, criu, log_level, max_concurrent_dumps, checkpoint_jitter, publish_max_size, [images], [defaults], [annotations] and [bounds.NAME]"})
+			Form: "state_dir, criu, log_level, max_concurrent_dumps, checkpoint_jitter, publish_max_size, checkpoint_memory_max_size, [images], [defaults], [annotations] and [bounds.NAME]"})
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {

@@ -73,6 +73,8 @@ type Checkpoints struct {
 	Last *Checkpoint `json:"last,omitempty"`
 	// Kept are those that a recovery can begin with, the newest first.
 	Kept []Checkpoint `json:"kept,omitempty"`
+	// Memory is nil if checkpoints are written to disk only.
+	Memory *Memory `json:"memory,omitempty"`
 	// LastError is the failure of the last attempt, if it failed.
 	LastError string `json:"last_error,omitempty"`
 	// RetryAt is the earliest time of the next attempt, if the last one failed.

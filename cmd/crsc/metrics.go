@@ -104,6 +104,10 @@ func (m *metrics) basic(s *status.Status) {
 		m.gauge("checkpoint_timestamp_seconds", "When the last complete checkpoint began.", seconds(last.Time))
 		m.gauge("checkpoint_frozen_seconds", "How long the last checkpoint stopped the container.", last.FrozenMS/1000)
 	}
+	if mem := s.Checkpoints.Memory; mem != nil {
+		m.gauge("checkpoint_memory_bytes", "Memory that the container's checkpoints take.", float64(mem.Bytes))
+		m.gauge("checkpoint_memory_node_max_bytes", "Memory that those of all containers may take; 0: any.", float64(mem.NodeMaxBytes))
+	}
 	if n := len(s.Recoveries); n > 0 {
 		m.gauge("recovery_seconds", "How long the last recovery took, from the crash on.", s.Recoveries[n-1].TotalMS/1000)
 	}

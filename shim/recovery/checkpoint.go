@@ -51,6 +51,7 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 	if ctx.Err() == nil && (passing(err) || g.overflowed(cp, err)) {
 		err = g.dumpAgain(ctx, cp, &info, err)
 	}
+	cp.unreserve()
 	if err != nil {
 		cp.mark.Release()
 		return errors.Join(err, g.store.discard(cp))

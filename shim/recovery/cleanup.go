@@ -36,7 +36,7 @@ func Cleanup(_ context.Context, namespace, id, _ string) error {
 	case !errors.Is(err, os.ErrNotExist):
 		errs = append(errs, err)
 	}
-	errs = append(errs, criu.RemovePins(pinned), destroySecret(dir), removeMemory(filepath.Join(dir, "memory")), os.RemoveAll(dir))
+	errs = append(errs, criu.RemovePins(pinned), destroySecret(dir), removeMemory(filepath.Join(dir, memoryName)), os.RemoveAll(dir))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up after %s: %w", id, err)
 	}

@@ -26,12 +26,16 @@ var errNoMemory = errors.New("no memory for checkpoints")
 // long as soon as somebody else writes to it. What is in it counts as memory of
 // the shim's cgroup, not of the container's.
 type memory struct {
-	dir string
+	dir  string
+	node nodeMemory
 }
+
+// memoryName is that of the tmpfs in a container's state directory.
+const memoryName = "memory"
 
 // openMemory mounts the tmpfs at dir, in place of one that a killed shim left.
 // limit is in bytes.
-func openMemory(dir string, limit int64) (*memory, error) {
+func openMemory(dir string, limit int64, node nodeMemory) (*memory, error) {
 	if err := removeMemory(dir); err != nil {
 		return nil, err
 	}
@@ -52,7 +56,7 @@ func openMemory(dir string, limit int64) (*memory, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("tmpfs for checkpoints at %s: %w", dir, err), removeMemory(dir))
 	}
-	return &memory{dir: dir}, nil
+	return &memory{dir: dir, node: node}, nil
 }
 
 // removeMemory unmounts whatever is mounted at dir and removes it. What is in it
@@ -67,8 +71,10 @@ func removeMemory(dir string) error {
 			return &os.PathError{Op: "unmount", Path: dir, Err: err}
 		}
 	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	for _, path := range []string{dir, dir + reservedSuffix} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -78,10 +84,19 @@ func (m *memory) images(seq uint64) string {
 	return filepath.Join(m.dir, strconv.FormatUint(seq, 10))
 }
 
-// room looks whether need bytes fit, now and, if it were empty, ever.
+// room looks whether need bytes fit, now and, if it were empty, ever, into the
+// tmpfs and into what the node has for checkpoints.
 //
 // Errors: errNoMemory if they do not.
 func (m *memory) room(need int64) (ever bool, err error) {
+	if ever, err := m.roomHere(need); err != nil {
+		return ever, err
+	}
+	return m.node.room(m.dir, need)
+}
+
+// roomHere is room without regard to other containers.
+func (m *memory) roomHere(need int64) (ever bool, err error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(m.dir, &fs); err != nil {
 		return false, &os.PathError{Op: "statfs", Path: m.dir, Err: err}

@@ -22,7 +22,7 @@ func aStore(t *testing.T, limit int64) *store {
 	dir := t.TempDir()
 	s, err := openStore(filepath.Join(dir, "checkpoints"), false)
 	require.NoError(t, err)
-	s.memory, err = openMemory(filepath.Join(dir, "memory"), limit)
+	s.memory, err = openMemory(filepath.Join(dir, "memory"), limit, nodeMemory{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, removeMemory(s.memory.dir)) })
 	return s
@@ -128,7 +128,7 @@ func TestRestage(t *testing.T) {
 func TestMemoryOfKilledShim(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "memory")
 	for range 2 {
-		m, err := openMemory(dir, mebi)
+		m, err := openMemory(dir, mebi, nodeMemory{})
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(m.dir, "left"), nil, 0o600))
 		var st unix.Stat_t

@@ -20,7 +20,7 @@ func (g *guard) openMemory() {
 	if g.cfg.CheckpointMemory == config.Off {
 		return
 	}
-	m, err := openMemory(g.memoryDir(), g.cfg.CheckpointMemory)
+	m, err := openMemory(g.memoryDir(), g.cfg.CheckpointMemory, nodeMemory{g.cfg.StateDir, g.cfg.NodeCheckpointMemory})
 	if err != nil {
 		g.log.WithError(err).Warn("checkpoints are written to disk")
 		return
@@ -28,7 +28,21 @@ func (g *guard) openMemory() {
 	g.store.memory = m
 }
 
-func (g *guard) memoryDir() string { return filepath.Join(g.dir, "memory") }
+// memoryUse is nil without a place in memory, or if the kernel does not tell.
+func (g *guard) memoryUse() *status.Memory {
+	m := g.store.memory
+	if m == nil {
+		return nil
+	}
+	u, err := m.node.used(m.dir)
+	if err != nil {
+		g.log.WithError(err).Debug("memory of checkpoints is not counted")
+		return nil
+	}
+	return &status.Memory{Bytes: u.own, MaxBytes: g.cfg.CheckpointMemory, NodeBytes: u.own + u.others, NodeMaxBytes: m.node.limit}
+}
+
+func (g *guard) memoryDir() string { return filepath.Join(g.dir, memoryName) }
 
 // place decides where the images of a staged checkpoint are written.
 func (g *guard) place(cp *checkpoint, info *status.Checkpoint) error {
@@ -72,24 +86,38 @@ func (g *guard) overflowed(cp *checkpoint, err error) bool {
 	if err == nil || cp.inMemory.Load() == nil {
 		return false
 	}
-	_, full := g.store.memory.room(imageOverhead / 2)
+	_, full := g.store.memory.roomHere(imageOverhead / 2)
 	return errors.Is(full, errNoMemory)
 }
 
 // intoMemory makes memory the place for the images of a staged checkpoint, if
-// need bytes have room there.
+// need bytes have room there. They are reserved until c.unreserve.
 //
 // Errors: errNoMemory; the checkpoint's place is on disk then.
 func (s *store) intoMemory(c *checkpoint, need int64) error {
-	if _, err := s.memory.room(need); err != nil {
+	if _, err := s.memory.roomHere(need); err != nil {
+		return err
+	}
+	release, err := s.memory.node.reserve(s.memory.dir, need)
+	if err != nil {
 		return err
 	}
 	dir := s.memory.images(c.seq)
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700), os.Remove(c.imagesOnDisk())); err != nil {
+		release()
 		return err
 	}
 	c.inMemory.Store(&dir)
+	c.reserved = release
 	return nil
+}
+
+// unreserve ends a reservation: what the checkpoint takes has been written.
+func (c *checkpoint) unreserve() {
+	if c.reserved != nil {
+		c.reserved()
+	}
+	c.reserved = nil
 }
 
 // makeRoom moves images to disk, oldest first, until need bytes have room in

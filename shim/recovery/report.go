@@ -87,7 +87,9 @@ func (g *guard) unprotectedNow() bool {
 }
 
 func (g *guard) noteCheckpoint(info *status.Checkpoint) {
+	memory := g.memoryUse()
 	g.mu.Lock()
+	g.status.Checkpoints.Memory = memory
 	g.status.Checkpoints.Count++
 	g.status.Checkpoints.Last = info
 	g.status.Checkpoints.Kept = g.store.kept()

@@ -47,6 +47,7 @@ type checkpoint struct {
 	mark        *lifecycle.StdioMark // where standard output stood; this shim only
 	// inMemory is where CRIU's images are, if not in dir.
 	inMemory atomic.Pointer[string]
+	reserved func() // ends the reservation of memory; nil: there is none
 	moment
 }
 
@@ -62,6 +63,7 @@ func (c *checkpoint) imagesOnDisk() string { return filepath.Join(c.dir, "images
 
 // remove removes all of a checkpoint.
 func (c *checkpoint) remove() error {
+	c.unreserve()
 	err := os.RemoveAll(c.dir)
 	if dir := c.inMemory.Load(); dir != nil {
 		err = errors.Join(err, os.RemoveAll(*dir))
