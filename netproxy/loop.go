@@ -74,6 +74,7 @@ func (p *Proxy) run(ready chan<- error) {
 	if err != nil {
 		return
 	}
+	defer p.contain()
 	for {
 		if !p.runCommands() {
 			p.lastWords()

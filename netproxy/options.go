@@ -77,6 +77,10 @@ type Options struct {
 	// OnFault is told once when the journal fails. From then on the proxy
 	// only relays. Called on the loop; must not block.
 	OnFault func(error)
+	// OnCollapse is told when the proxy has ended because of a defect of its own:
+	// its connections were reset, and new ones do not go through it. Every method
+	// returns ErrClosed from then on. Called on the loop; must not block.
+	OnCollapse func(error)
 	// HoldOnFault makes clients wait when the journal can't be written, because
 	// of a fault or because it is full, until it can. Without it the proxy then
 	// only relays.
@@ -130,6 +134,9 @@ func (o *Options) defaultsAndValidate() error {
 	}
 	if o.OnFault == nil {
 		o.OnFault = func(error) {}
+	}
+	if o.OnCollapse == nil {
+		o.OnCollapse = func(error) {}
 	}
 	if o.OnStall == nil {
 		o.OnStall = func(error) {}

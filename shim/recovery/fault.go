@@ -1,11 +1,32 @@
 package recovery
 
+import "runtime/debug"
+
 // journalFailed is called on the proxy's loop: nothing more is recorded.
 // The next checkpoint begins the journal anew, if the fault has gone by then.
 func (g *guard) journalFailed(err error) {
 	g.wg.Go(func() {
 		g.suspend(unprotected("journal: %v", err))
 		g.wantCheckpoint("fault of the journal")
+	})
+}
+
+// collapsed is called when the proxy has ended because of a defect of its own.
+// There will be no checkpoint any more: each needs a proxy.
+func (g *guard) collapsed(err error) { g.suspend(unprotected("%v", err)) }
+
+// work runs one of the guard's goroutines. A defect in it ends the protection
+// and not the shim, which would take the container with it; a crash is an exit
+// from then on.
+func (g *guard) work(name string, do func()) {
+	g.wg.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				g.log.WithField("stack", string(debug.Stack())).Errorf("internal error (%s): %v", name, v)
+				g.suspend(unprotected("internal error (%s): %v", name, v))
+			}
+		}()
+		do()
 	})
 }
 

@@ -239,7 +239,7 @@ func (g *guard) created(ctx context.Context) error {
 		NoIngress: !g.cfg.Intercept.Ingress(), Egress: g.cfg.Intercept.Egress(),
 		ExcludePorts: excluded(g.cfg.ExcludeIn.Ports), ExcludeSources: g.cfg.ExcludeIn.Prefixes,
 		ExcludeServerPorts: excluded(g.cfg.ExcludeOut.Ports), ExcludeServers: g.cfg.ExcludeOut.Prefixes,
-		OnFault: g.journalFailed, HoldOnFault: g.cfg.JournalFault == config.FaultHold, OnStall: g.journalStalled,
+		OnFault: g.journalFailed, OnCollapse: g.collapsed, HoldOnFault: g.cfg.JournalFault == config.FaultHold, OnStall: g.journalStalled,
 		OnNearlyFull:   func() { g.wantCheckpoint("journal nearly full") },
 		OnOrderLost:    func() { g.wantCheckpoint(orderLost) },
 		TriggerRecords: uint64(g.cfg.JournalRecords), TriggerBytes: uint64(g.cfg.JournalSize), OnTrigger: g.sched.poke,
@@ -319,13 +319,13 @@ func (g *guard) Started(ctx context.Context, c *lifecycle.Container) {
 	g.mu.Unlock()
 	g.writeStatus()
 	g.sched.start(g.startMark)
-	g.wg.Go(func() { g.sched.run(g.ctx) })
-	g.wg.Go(g.watchOut)
+	g.work("scheduler", func() { g.sched.run(g.ctx) })
+	g.work("lookout", g.watchOut)
 	if g.images != nil {
-		g.wg.Go(func() { g.images.run(g.ctx) })
+		g.work("images", func() { g.images.run(g.ctx) })
 	}
-	g.wg.Go(g.awaitEnd)
-	g.wg.Go(func() { g.procs.watch(g.ctx) })
+	g.work("end", g.awaitEnd)
+	g.work("processes", func() { g.procs.watch(g.ctx) })
 	if g.begin != nil {
 		// The journal does not reach back to where the memory comes from.
 		g.wantCheckpoint("restored from an image")
@@ -410,7 +410,7 @@ func (g *guard) Exited(_ context.Context, _ *lifecycle.Container, e lifecycle.Ex
 		g.log.WithField("status", e.Status).Infof("exit is not recovered: %s", reason)
 		g.ended = true
 		if g.ready {
-			g.wg.Go(g.gone)
+			g.work("end", g.gone)
 		}
 		return false
 	}
@@ -419,7 +419,7 @@ func (g *guard) Exited(_ context.Context, _ *lifecycle.Container, e lifecycle.Ex
 	if g.cancelDump != nil {
 		g.cancelDump(errors.New("the container crashed"))
 	}
-	g.wg.Go(func() { g.recover(e) })
+	g.work("recovery", func() { g.recover(e) })
 	return true
 }
 

@@ -60,8 +60,20 @@ func (g *guard) ladder() []rung {
 	return ways
 }
 
-// recover hides a crash, or reports the exit.
+// recover hides a crash, or reports the exit; the latter too if it comes to
+// grief itself.
 func (g *guard) recover(e lifecycle.Exit) {
+	over := false
+	defer func() {
+		if !over {
+			g.giveUp(e, errors.New("internal error"))
+		}
+	}()
+	g.hide(e)
+	over = true
+}
+
+func (g *guard) hide(e lifecycle.Exit) {
 	st := status.Recovery{Crashed: e.At, Cause: cause(e), DetectMS: status.Milliseconds(g.proxy.SuspectedFor(e.At))}
 	g.phase("recovering")
 	g.rise.crashed(e)
