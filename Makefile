@@ -74,6 +74,13 @@ critest: setup build ## the CRI conformance suite with the stock shim and with o
 	@CGO_ENABLED=0 go build -ldflags '-s -w' -o bin/testing/critest-program ./testing/critest/program
 	@exec bin/testing/crsc-critest -out $(OUT)/critest.json $(ARGS)
 
+.PHONY: client-tests
+client-tests: setup build ## containerd's own tests of a runtime with the stock shim and with ours; fifteen minutes
+	@exec testing/env/install clienttest
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-critest ./testing/critest/cmd/crsc-critest
+	@CGO_ENABLED=0 go build -ldflags '-s -w' -o bin/testing/critest-program ./testing/critest/program
+	@exec bin/testing/crsc-critest -suite client -out $(OUT)/client-tests.json $(ARGS)
+
 .PHONY: k8s
 k8s: setup build ## a real Kubernetes with crsc from deploy/; ten minutes, the first time twenty
 	@exec testing/env/install kubernetes node dist

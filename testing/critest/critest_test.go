@@ -76,7 +76,7 @@ func TestRegistryServesWhatTheSuiteNames(t *testing.T) {
 	again, err := layer(program)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(data, again), "reproducible")
-	s, err := newStore(data)
+	s, err := newStore(data, images())
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -106,5 +106,16 @@ func TestRegistryServesWhatTheSuiteNames(t *testing.T) {
 	for _, path := range []string{"nothing/manifests/latest", "pause/manifests/1", "pause/blobs/sha256:00", "x"} {
 		status, _, _ := get(path)
 		assert.Equal(t, 404, status, path)
+	}
+}
+
+func TestParseGoTests(t *testing.T) {
+	const text = "=== RUN   TestA\n    a_test.go:1: --- PASS: no\n--- PASS: TestA (0.01s)\n--- FAIL: TestB (1.00s)\n    --- SKIP: TestB/x (0.00s)\nFAIL\nlog of the daemon\n"
+	specs, err := parseGoTests(strings.NewReader(text))
+	require.NoError(t, err)
+	assert.Equal(t, []spec{{Name: "TestA", Result: "passed"}, {Name: "TestB", Result: "failed"}, {Name: "TestB/x", Result: "skipped"}}, specs)
+	for name, broken := range map[string]string{"nothing": "", "no test": "PASS\n", "a panic": "--- PASS: TestA (0.01s)\npanic: test timed out\n"} {
+		_, err := parseGoTests(strings.NewReader(broken))
+		assert.ErrorContains(t, err, "ended early", name)
 	}
 }

@@ -58,7 +58,7 @@ func startNode(ctx context.Context, e *env.Env, program string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	images, err := newStore(data)
+	store, err := newStore(data, images())
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func startNode(ctx context.Context, e *env.Env, program string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	go images.serve(l) // until the program ends
+	go store.serve(l) // until the program ends
 	n := &node{env: e, file: filepath.Join(isolate.Dir, "node.toml")}
 	certs, cni := filepath.Join(isolate.Dir, "certs.d"), filepath.Join(isolate.Dir, "net.d")
 	files := map[string]string{
@@ -81,7 +81,7 @@ func startNode(ctx context.Context, e *env.Env, program string) (*node, error) {
 			return nil, err
 		}
 	}
-	if err := n.protectAll(false); err != nil {
+	if err := writeNode(n.file, e, false); err != nil {
 		return nil, err
 	}
 	n.daemon, err = isolate.StartContainerd(ctx, isolate.ContainerdOptions{
@@ -91,14 +91,14 @@ func startNode(ctx context.Context, e *env.Env, program string) (*node, error) {
 	return n, err
 }
 
-// protectAll writes the node file, which each shim reads when it starts.
-func (n *node) protectAll(on bool) error {
+// writeNode writes the node file, which each shim reads when it starts.
+func writeNode(file string, e *env.Env, protectAll bool) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "state_dir = %q\ncriu = %q\nlog_level = \"info\"\n", filepath.Join(isolate.Dir, "state-crsc"), filepath.Join(n.env.ToolsDir, "criu"))
-	if on {
+	fmt.Fprintf(&b, "state_dir = %q\ncriu = %q\nlog_level = \"info\"\n", filepath.Join(isolate.Dir, "state-crsc"), filepath.Join(e.ToolsDir, "criu"))
+	if protectAll {
 		b.WriteString("[defaults]\n\"crsc.io/checkpoint-restore\" = \"true\"\n")
 	}
-	return os.WriteFile(n.file, []byte(b.String()), 0o600)
+	return os.WriteFile(file, []byte(b.String()), 0o600)
 }
 
 // keepLog copies the log of the daemon and the shims to where it outlives the

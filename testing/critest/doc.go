@@ -6,6 +6,12 @@
 //	make critest            # out/critest.json; six minutes
 //	make critest ARGS='-focus Streaming -handlers runc,crsc'
 //
+// A second suite is containerd's own integration tests of a runtime
+// (integration/client of its source tree), which also restart and kill the
+// daemon, share process namespaces, map users, and checkpoint:
+//
+//	make client-tests       # out/client-tests.json
+//
 // # Invariants
 //
 //   - Everything runs isolated (package isolate): containerd with CRI, CNI's

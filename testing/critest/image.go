@@ -55,12 +55,14 @@ func images() []image {
 }
 
 const passwd = `root:x:0:0:root:/root:/bin/sh
+sys:x:3:3:sys:/dev:/bin/false
 www-data:x:33:33:www-data:/var/www:/bin/false
 default-user:x:1000:1000::/:/bin/sh
 nobody:x:65534:65534:nobody:/:/bin/false
 `
 
 const groups = `root:x:0:
+sys:x:3:
 www-data:x:33:
 users:x:100:
 default-user:x:1000:
@@ -80,7 +82,7 @@ func layer(program string) ([]byte, error) {
 	}
 	var buf bytes.Buffer
 	t := layerWriter{w: tar.NewWriter(&buf)}
-	for _, d := range []string{"bin", "dev", "etc", "proc", "root", "run", "server", "sys", "var", "var/run"} {
+	for _, d := range []string{"bin", "dev", "etc", "proc", "root", "run", "server", "sys", "usr", "usr/bin", "var", "var/run"} {
 		t.dir(d, 0o755)
 	}
 	t.dir("tmp", 0o1777)
@@ -96,8 +98,10 @@ func layer(program string) ([]byte, error) {
 	for _, name := range []string{"server/httpd", "server/pause", "bin/ipcs", "bin/pgrep"} {
 		t.link(name, "/server/nginx")
 	}
-	// Setuid, for the specs about new privileges.
+	// Setuid, for the specs about new privileges and mapped users.
 	t.copy("server/nnp", program, 0o4755)
+	t.copy("usr/bin/passwd", program, 0o4755)
+	t.script("bin/bash", "#!/bin/sh\nexec sh \"$@\"\n")
 	if t.err == nil {
 		t.err = t.w.Close()
 	}
@@ -128,6 +132,10 @@ func (t *layerWriter) text(name, text string) {
 	t.put(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}, []byte(text))
 }
 
+func (t *layerWriter) script(name, text string) {
+	t.put(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755}, []byte(text))
+}
+
 func (t *layerWriter) link(name, target string) {
 	t.put(tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777}, nil)
 }
@@ -146,10 +154,11 @@ type store struct {
 	manifests map[string]digest.Digest // by name:tag
 }
 
-func newStore(layer []byte) (*store, error) {
+// newStore makes images that share one layer.
+func newStore(layer []byte, all []image) (*store, error) {
 	s := &store{blobs: map[digest.Digest][]byte{}, manifests: map[string]digest.Digest{}}
 	top := v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: s.add(layer), Size: int64(len(layer))}
-	for _, i := range images() {
+	for _, i := range all {
 		// Tags of test-image-tags are one image; all others differ.
 		label := i.name
 		if i.tag != "latest" && !strings.HasSuffix(i.name, "-tags") {

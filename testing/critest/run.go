@@ -27,15 +27,25 @@ type Options struct {
 	Progress io.Writer
 }
 
+// check names what is not there.
+//
+// Errors: a handler that does not exist.
+func (o Options) check() error {
+	for _, h := range o.Handlers {
+		if h != HandlerCrsc && h != HandlerProtected {
+			return fmt.Errorf("unknown handler %q (there are %s and %s)", h, HandlerCrsc, HandlerProtected)
+		}
+	}
+	return nil
+}
+
 // Run compares. It must be called isolated. The report is there also when an
 // error is returned after the first run of the suite.
 //
 // Errors: a handler that does not exist, a run that wrote no report.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	for _, h := range o.Handlers {
-		if h != HandlerCrsc && h != HandlerProtected {
-			return nil, fmt.Errorf("unknown handler %q (there are %s and %s)", h, HandlerCrsc, HandlerProtected)
-		}
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	e, err := env.Locate("")
 	if err != nil {
@@ -45,41 +55,50 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Diffs: []Difference{}}
-	base, err := n.measure(ctx, o, "runc", &r.Runc)
+	r, err := compareAll(o, func(handler string) ([]spec, error) { return n.measure(ctx, o, handler) })
 	if err != nil {
-		return nil, err
-	}
-	for _, h := range slices.Compact(o.Handlers) {
-		into := &r.Crsc
-		if h == HandlerProtected {
-			into = &r.Protected
-		}
-		specs, err := n.measure(ctx, o, h, into)
-		if err != nil {
-			return r, err
-		}
-		r.Diffs = append(r.Diffs, compare(h, base, specs)...)
+		return r, err
 	}
 	return r, errors.Join(n.keepLog(filepath.Join(o.LogDir, "critest-containerd.log")), ctx.Err())
 }
 
-// measure runs the suite once and counts.
-func (n *node) measure(ctx context.Context, o Options, handler string, into **Tally) ([]spec, error) {
-	fmt.Fprintf(o.Progress, "critest with %s …\n", handler)
-	if err := n.protectAll(handler == HandlerProtected); err != nil {
+// compareAll runs a suite with runc and with each handler.
+func compareAll(o Options, run func(handler string) ([]spec, error)) (*Report, error) {
+	r := &Report{Diffs: []Difference{}}
+	var base []spec
+	for _, h := range append([]string{"runc"}, slices.Compact(o.Handlers)...) {
+		fmt.Fprintf(o.Progress, "with %s …\n", h)
+		start := time.Now()
+		specs, err := run(h)
+		if err != nil && base == nil {
+			return nil, err
+		} else if err != nil {
+			return r, err
+		}
+		t := tally(specs)
+		t.Seconds = time.Since(start).Seconds()
+		switch h {
+		case HandlerCrsc:
+			r.Crsc = t
+		case HandlerProtected:
+			r.Protected = t
+		default:
+			r.Runc, base = t, specs
+			continue
+		}
+		r.Diffs = append(r.Diffs, compare(h, base, specs)...)
+	}
+	return r, nil
+}
+
+// measure runs the suite once.
+func (n *node) measure(ctx context.Context, o Options, handler string) ([]spec, error) {
+	if err := writeNode(n.file, n.env, handler == HandlerProtected); err != nil {
 		return nil, err
 	}
 	name := handler
 	if handler == HandlerProtected {
 		name = HandlerCrsc
 	}
-	start := time.Now()
-	specs, err := n.runSuite(ctx, name, o.Focus, filepath.Join(o.LogDir, "critest-"+handler+".log"))
-	if err != nil {
-		return nil, err
-	}
-	*into = tally(specs)
-	(*into).Seconds = time.Since(start).Seconds()
-	return specs, nil
+	return n.runSuite(ctx, name, o.Focus, filepath.Join(o.LogDir, "critest-"+handler+".log"))
 }

@@ -16,14 +16,20 @@ import (
 func main() {
 	o := critest.Options{Progress: os.Stderr}
 	out := flag.String("out", "out/critest.json", "`file` for the result; logs go beside it")
+	suite := flag.String("suite", "cri", "cri, or client: containerd's own tests of a runtime")
 	handlers := flag.String("handlers", "crsc,crsc-protected", "`names` of what to compare with runc")
 	flag.StringVar(&o.Focus, "focus", "", "only specs that match this regular `expression`")
 	flag.StringVar(&o.Program, "program", "bin/testing/critest-program", "the built testing/critest/program")
 	flag.Parse()
+	suites := map[string]func(context.Context, critest.Options) (*critest.Report, error){"cri": critest.Run, "client": critest.RunClient}
+	if suites[*suite] == nil {
+		fmt.Fprintf(os.Stderr, "critest: unknown suite %q (there are cri and client)\n", *suite)
+		os.Exit(2)
+	}
 	inside, status, err := isolate.Enter(isolate.Options{Name: "critest"})
 	if inside {
 		o.Handlers, o.LogDir = strings.Split(*handlers, ","), filepath.Dir(*out)
-		status, err = run(o, *out)
+		status, err = run(suites[*suite], o, *out)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "critest:", err)
@@ -33,11 +39,11 @@ func main() {
 }
 
 // run fails also when there is a difference.
-func run(o critest.Options, out string) (status int, err error) {
+func run(suite func(context.Context, critest.Options) (*critest.Report, error), o critest.Options, out string) (status int, err error) {
 	if err := os.MkdirAll(o.LogDir, 0o755); err != nil {
 		return 1, err
 	}
-	report, err := critest.Run(context.Background(), o)
+	report, err := suite(context.Background(), o)
 	if report == nil {
 		return 1, err
 	}
