@@ -83,17 +83,19 @@ func (c *Container) beginExec(p *process) error {
 	if p.phase != PhaseCreated || p.holding {
 		return fmt.Errorf("cannot start a %s process: %w", p.phase, ErrTransition)
 	}
+	if p.failed {
+		return fmt.Errorf("cannot start a process that has failed to start: %w", ErrTransition)
+	}
 	p.holding = true
 	c.liveExecs++
 	return nil
 }
 
 // failExec ends an exec that did not come to life. As under runc's shim it has
-// no exit event, and Wait returns.
+// no exit event, it stays created, and Wait returns.
 func (c *Container) failExec(p *process) {
 	c.mu.Lock()
-	p.holding = false
-	_ = p.phase.to(PhaseStopped)
+	p.holding, p.failed = false, true
 	close(p.done)
 	c.liveExecs--
 	c.mu.Unlock()

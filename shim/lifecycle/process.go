@@ -42,6 +42,8 @@ type process struct {
 	// before its start has been announced. held is the exit that came meanwhile.
 	holding bool
 	held    *Exit
+	// failed: a start did not come to life, and there will be no other.
+	failed bool
 	// onExit, if set, takes the exit instead of the state machine.
 	onExit func(Exit)
 }

@@ -43,6 +43,8 @@ func TestDumpKilled(t *testing.T) {
 	t.Parallel()
 	c := redis(t, protected("checkpoint-interval", "200ms"))
 	l := c.drive(load.Options{Connections: 10, Rate: 1000})
+	// The more memory, the longer a dump takes and the easier it is hit.
+	require.Equal(t, "64000001", c.dial().do("SETRANGE", "ballast", "64000000", "x"))
 	c.awaitCheckpoint()
 	shim, err := c.e.Shim(c.id)
 	require.NoError(t, err)

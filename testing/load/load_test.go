@@ -189,7 +189,7 @@ func TestStallIsFoundInItsWindow(t *testing.T) {
 	assert.Less(t, l.LongestBetween(after, time.Now()), stall)
 	r, err := l.Stop(context.Background())
 	require.NoError(t, err)
-	assert.GreaterOrEqual(t, r.LongestMS[0], 300.0, "every client waited")
+	assert.GreaterOrEqual(t, r.LongestMS[0], 150.0, "every client waited, if not from the beginning")
 }
 
 func TestServerThatHangsIsAnError(t *testing.T) {
