@@ -7,6 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/crsc-io/crsc/config"
 )
 
 // newMain is the main configuration file of a node that has none: containerd
@@ -48,17 +52,53 @@ func (o Options) writeNodeFile() error {
 		if err != nil {
 			return err
 		}
+		if text, err = o.withStateDir(o.NodeFile, text); err != nil {
+			return err
+		}
 		if changed, err := put(path, text, 0o644); err != nil || !changed {
 			return err
 		}
 		o.Log("wrote %s", nodeFilePath)
 		return nil
 	}
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = fmt.Appendf(nil, defaultNodeFile, filepath.Join(o.Prefix, "bin", "criu")), nil
+	}
+	if err != nil {
 		return err
 	}
-	_, err := put(path, fmt.Appendf(nil, defaultNodeFile, filepath.Join(o.Prefix, "bin", "criu")), 0o644)
+	if text, err = o.withStateDir(path, text); err != nil {
+		return err
+	}
+	_, err = put(path, text, 0o644)
 	return err
+}
+
+// withStateDir makes sure that a node file has the state_dir on which others
+// rely.
+func (o Options) withStateDir(file string, text []byte) ([]byte, error) {
+	if o.StateDir == "" {
+		return text, nil
+	}
+	var is struct {
+		StateDir string `toml:"state_dir"`
+	}
+	if err := toml.Unmarshal(text, &is); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	switch is.StateDir {
+	case o.StateDir:
+		return text, nil
+	case "":
+		if o.StateDir == config.DefaultStateDir {
+			return text, nil
+		}
+		// Before the first table, or it would belong to the last.
+		return append(fmt.Appendf(nil, "state_dir = %q\n", o.StateDir), text...), nil
+	}
+	return nil, fmt.Errorf("%w: %s has state_dir %q, and the agent looks into %q: leave it out of the node file, or set the volume \"state\" and --state-dir to the same",
+		ErrStateDir, file, is.StateDir, o.StateDir)
 }
 
 // configure gives containerd our runtime. It says whether containerd must be

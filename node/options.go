@@ -1,12 +1,15 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
+
+	"github.com/crsc-io/crsc/config"
 )
 
 // Options say where things are. Paths are the node's, as its containerd sees
@@ -22,6 +25,9 @@ type Options struct {
 	// NodeFile is a node file, as this program sees it, that is put onto the
 	// node; empty: the node keeps the one that it has, or gets a default.
 	NodeFile string
+	// StateDir is the state_dir of the node file on which others rely, such as the
+	// agent, which sees nothing else of the node; empty: nobody does.
+	StateDir string
 	// Containerd is the path of containerd's configuration; default
 	// /etc/containerd/config.toml.
 	Containerd string
@@ -76,7 +82,7 @@ func (o Options) defaultsAndValidate() (Options, error) {
 		o.Log = func(string, ...any) {}
 	}
 	for name, path := range map[string]string{
-		"host": o.Host, "prefix": o.Prefix, "containerd-config": o.Containerd, "drop-ins": o.DropIns, "socket": o.Socket,
+		"state-dir": cmp.Or(o.StateDir, config.DefaultStateDir), "host": o.Host, "prefix": o.Prefix, "containerd-config": o.Containerd, "drop-ins": o.DropIns, "socket": o.Socket,
 	} {
 		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 			return o, fmt.Errorf("%s: %q is not an absolute, clean path", name, path)

@@ -43,6 +43,7 @@ func newInstall() *cobra.Command {
 	o := nodeFlags(cmd)
 	cmd.Flags().StringVar(&o.Source, "source", "/usr/local/lib/crsc", "directory with the programs")
 	cmd.Flags().StringVar(&o.NodeFile, "node-file", "", "node file to put there (default: keep the node's, or a minimal one)")
+	cmd.Flags().StringVar(&o.StateDir, "state-dir", "", "state_dir of the node file, which gets it if it has none (default: what the node file says)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if o.NodeFile != "" {
 			if _, err := config.Load(o.NodeFile); err != nil {

@@ -63,7 +63,9 @@ func deployment(t *T) {
 		t.figures[fmt.Sprintf("acknowledged_%d", i)] = float64(r.Acknowledged)
 		t.worst("stall_ms", r.LatencyMS.Max)
 	}
-	t.figures["unready_ms"] = float64(watch().Milliseconds())
+	unready := watch()
+	t.figures["unready_ms"] = float64(unready.Milliseconds())
+	t.check(unready.Seconds()*1000 <= 5*t.figures["stall_ms"], "the pod was not ready for %v in five crashes", unready)
 	t.check(p.restarts("redis") == "0", "restart count is %s", p.restarts("redis"))
 }
 

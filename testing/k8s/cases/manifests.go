@@ -9,13 +9,16 @@ import (
 // manifests: the API server takes everything in deploy/, and the chart renders
 // what kustomize does.
 func manifests(t *T) {
-	for _, dir := range []string{"common", "base", "admission", "uninstall"} {
+	for _, dir := range []string{"common", "base", "state-dir", "admission", "uninstall"} {
 		t.kubectl("apply", "--dry-run=server", "-k", "deploy/kustomize/"+dir)
 	}
 	t.kubectl("apply", "--dry-run=server", "-f", "deploy/examples")
 	chart := t.helm("template", "crsc", "deploy/helm/crsc", "-n", "crsc-system", "--kube-version", "1.34.3", "--set", "admissionPolicy.enabled=true")
 	t.must(t.c.Apply(t.ctx, chart, "--dry-run=server"))
 	t.helm("lint", "--strict", "--kube-version", "1.34.3", "deploy/helm/crsc")
+
+	elsewhere := t.kubectl("kustomize", "deploy/kustomize/state-dir")
+	t.check(strings.Count(elsewhere, "/mnt/fast/crsc") == 2 && !strings.Contains(elsewhere, "/var/lib/crsc"), "another state directory is not set in both places:\n%s", elsewhere)
 
 	// What the chart would change of what kustomize has applied: nothing.
 	cmd := t.c.Command(t.ctx, "kubectl", "diff", "-f", "-")
