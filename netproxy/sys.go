@@ -38,10 +38,12 @@ func sendNB(fd int, buf []byte) (int, syscall.Errno) {
 }
 
 // quietUS is how long a wait may be that Go's scheduler is not told about, in
-// microseconds: it would take the processor away from the goroutine, which has to
-// get it back, and look every 20 µs whether there is one to be taken. Signals end
-// the wait, so that it holds nobody up who stops the world.
-const quietUS = 1000
+// microseconds. It would take the processor away from the goroutine, which then
+// has to get it back, and watch for that with a timer of 20 µs. A wait that ends
+// before the next tick of the kernel's clock costs as well: it reprograms the
+// processor's timer twice, which in a virtual machine leaves the machine. Signals
+// end the wait, so that it holds nobody up who stops the world.
+const quietUS = 10_000
 
 // epollWait waits up to timeout microseconds; 0 polls.
 func epollWait(epfd int, events []unix.EpollEvent, timeoutUS int64) (int, error) {
