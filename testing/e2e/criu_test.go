@@ -5,11 +5,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/testing/env"
 )
@@ -77,20 +79,28 @@ func (c *container) criuChildren(shim int) []int {
 // restore has been started.
 const settling = 80 * time.Millisecond
 
-// awaitDump waits until a dump is under way and a random bit longer, and
-// returns the pid of its CRIU.
-func (c *container) awaitDump(shim int) int {
+// duringDump waits until a dump is under way and a random bit longer, and calls
+// do with the pid of its CRIU. Like the shim's CRIU it runs before ordinary
+// processes: otherwise the dump is over by then on a busy machine.
+func (c *container) duringDump(shim int, do func(pid int)) {
 	c.t.Helper()
 	time.Sleep(settling)
 	known := map[int]bool{}
 	for _, pid := range c.criuChildren(shim) {
 		known[pid] = true
 	}
-	for deadline := time.Now().Add(patience); ; {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	require.NoError(c.t, unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0))
+	defer func() {
+		require.NoError(c.t, unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}, 0))
+	}()
+	for deadline := time.Now().Add(patience); ; time.Sleep(500 * time.Microsecond) {
 		for _, pid := range c.criuChildren(shim) {
 			if !known[pid] {
 				time.Sleep(time.Duration(rand.IntN(15_000)) * time.Microsecond)
-				return pid
+				do(pid)
+				return
 			}
 		}
 		require.True(c.t, time.Now().Before(deadline), "no dump begins")

@@ -54,7 +54,8 @@ func TestDumpKilled(t *testing.T) {
 		require.Less(t, try, 40, "dumps end before they are killed")
 		was := c.status()
 		before := was.Checkpoints.Failed
-		err := syscall.Kill(c.awaitDump(shim), syscall.SIGKILL)
+		var err error
+		c.duringDump(shim, func(pid int) { err = syscall.Kill(pid, syscall.SIGKILL) })
 		if errors.Is(err, syscall.ESRCH) {
 			continue // it had ended
 		}
@@ -89,8 +90,7 @@ func TestCrashDuringDump(t *testing.T) {
 	for i := range 8 {
 		require.Equal(t, strconv.Itoa(i+1), k.do("INCR", "n"))
 		r := c.crashBy(func() {
-			c.awaitDump(shim)
-			c.signalInit(syscall.SIGKILL)
+			c.duringDump(shim, func(int) { c.signalInit(syscall.SIGKILL) })
 		})
 		require.Zero(t, r.Differing)
 		c.awaitCheckpoint()
