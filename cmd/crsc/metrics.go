@@ -19,7 +19,7 @@ func newMetrics() *cobra.Command {
 		Short: "Print metrics of all containers in Prometheus' text format",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := containers(dir)
+			list, err := containers(cmd.Context(), dir)
 			if err != nil {
 				return err
 			}

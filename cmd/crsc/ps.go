@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/crsc-io/crsc/config"
+	"github.com/crsc-io/crsc/control"
 	"github.com/crsc-io/crsc/status"
 )
 
@@ -30,14 +34,34 @@ func stateDir(flag string) (string, error) {
 	return node.StateDir, nil
 }
 
+// askFor is how long a shim has to tell its status before its file is believed.
+const askFor = time.Second
+
 // containers returns the status of every container below the flag's or the
-// node's state directory.
-func containers(flag string) ([]*status.Status, error) {
+// node's state directory: as the shim tells it, since it may be on a disk that
+// can't be written.
+func containers(ctx context.Context, flag string) ([]*status.Status, error) {
 	root, err := stateDir(flag)
 	if err != nil {
 		return nil, err
 	}
-	return status.List(root)
+	list, err := status.List(root)
+	if err != nil {
+		return nil, err
+	}
+	var wg sync.WaitGroup
+	for i, s := range list {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, askFor)
+			defer cancel()
+			shim := control.Client{Dir: filepath.Join(root, s.Namespace, s.ID)}
+			if now, err := shim.Status(ctx); err == nil && now != nil {
+				list[i] = now
+			}
+		})
+	}
+	wg.Wait()
+	return list, nil
 }
 
 // newPS returns the command that lists the protected containers.
@@ -49,7 +73,7 @@ func newPS() *cobra.Command {
 		Short: "List containers: protected or why not, last checkpoint, recoveries",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := containers(dir)
+			list, err := containers(cmd.Context(), dir)
 			if err != nil {
 				return err
 			}
