@@ -36,7 +36,7 @@ func (g *guard) checkSpec(spec *specs.Spec) error {
 		}
 	}
 	if own[specs.UserNamespace] {
-		return unprotected("the container has a user namespace")
+		return unprotected("the container has a user namespace of its own (hostUsers: false), which checkpoints do not support")
 	}
 	host, err := readMountTable()
 	if err != nil {
