@@ -249,8 +249,9 @@ func (p *Pins) pinNamespaces(pid int, spec *specs.Spec) error {
 		if i < 0 {
 			continue
 		}
+		// Not /proc/self, the first thread: it may have gone into another one.
 		theirs := fmt.Sprintf("/proc/%d/ns/%s", pid, n.file)
-		same, err := sameFile(theirs, "/proc/self/ns/"+n.file)
+		same, err := sameFile(theirs, "/proc/thread-self/ns/"+n.file)
 		if err != nil {
 			return err
 		}

@@ -76,9 +76,11 @@ func findLayer(mounts []mount.Mount) (string, error) {
 }
 
 // ownNetNS makes sure that the container's network namespace is not the shim's:
-// rules that we put there would be the host's.
+// rules that we put there would be the host's. /proc/self would be the first
+// thread's, which may be one that lives in the namespace of another container of
+// the pod.
 func ownNetNS(pid int) error {
-	ours, err := os.Readlink("/proc/self/ns/net")
+	ours, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		return err
 	}
