@@ -43,6 +43,8 @@ type Config struct {
 	Order Order
 	// Budget limits how often the container is recovered in place.
 	Budget Budget
+	// OverBudget says how the next container in the pod begins after that.
+	OverBudget OverBudget
 	// RecoverOOM says that a container killed for lack of memory is recovered.
 	RecoverOOM bool
 	// SafeVolumes are absolute, clean paths in the container, sorted, of
@@ -163,6 +165,19 @@ const (
 
 // String returns the form that the annotation has.
 func (o Order) String() string { return [...]string{"auto", "tracepoint", "serial"}[o] }
+
+// OverBudget is how a container begins that takes the place of one which has
+// crashed too often.
+type OverBudget int
+
+// The ways to begin.
+const (
+	OverBudgetResume OverBudget = iota // where the one before it had crashed
+	OverBudgetFresh                    // with its program
+)
+
+// String returns the form that the annotation has.
+func (o OverBudget) String() string { return [...]string{"resume", "fresh"}[o] }
 
 // Budget is the number of recoveries in place within a moving window of time.
 type Budget struct {

@@ -96,7 +96,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		KeyPublish: "true", KeyPublishKeep: "3", KeyPublishMaxSize: "2Gi",
 		KeyPublishHourly: "24", KeyPublishDaily: "7", KeyVolumes: "snapshot", KeyVolumeMaxSize: "1Mi", KeyDeletedMax: "1Gi", KeyImageMemory: "64Mi",
 		KeyRestoreFrom: "crsc.local/crsc/default/web:7",
-		KeyContainers:  "b, a-1,b", KeyAcrossPods: "true",
+		KeyContainers:  "b, a-1,b", KeyAcrossPods: "true", KeyOverBudget: "fresh",
 	})
 	require.NoError(t, err)
 	assert.Equal(t, "30 3 * * 1-5", c.Cron.String())
@@ -121,7 +121,7 @@ func TestEveryAnnotationHasAnEffect(t *testing.T) {
 		Publish:      true, PublishKeep: 3, PublishMaxSize: 2 << 30, PublishHourly: 24, PublishDaily: 7,
 		Volumes: VolumesSnapshot, VolumeMaxSize: 1 << 20, DeletedMaxSize: 1 << 30, CheckpointMemory: 64 << 20,
 		RestoreFrom: "crsc.local/crsc/default/web:7", Images: Images{SigningKey: "/var/lib/crsc/.keys/signing.pem"},
-		Containers: []string{"a-1", "b"}, AcrossPods: true,
+		Containers: []string{"a-1", "b"}, AcrossPods: true, OverBudget: OverBudgetFresh,
 		StateDir: "/var/lib/crsc", LogLevel: "info", MaxConcurrentDumps: max(2, runtime.NumCPU()), CheckpointJitter: 0.1, NodeCheckpointMemory: quarter(t),
 	}, c)
 	assert.True(t, c.ExcludeIn.HasPort(100))
@@ -158,6 +158,7 @@ func TestMalformedValuesNameKeyValueAndForm(t *testing.T) {
 		KeyPublishMaxSize: {"", "0", "1023Ki", "2G"},
 		KeyVolumes:        {"", "copy", "Safe"},
 		KeyAcrossPods:     {"", "yes"},
+		KeyOverBudget:     {"", "Resume", "restart"},
 		KeyContainers:     {"A", "a,,b", "-a", "a_b", "a/b"},
 		KeyDeletedMax:     {"", "0", "4Gi", "off"},
 		KeyVolumeMaxSize:  {"", "63Ki", "off", "1G"},

@@ -10,6 +10,7 @@ import (
 const (
 	KeyContainers = Prefix + "containers"
 	KeyAcrossPods = Prefix + "restore-across-pods"
+	KeyOverBudget = Prefix + "over-budget"
 )
 
 func podKeys() []key {
@@ -25,6 +26,13 @@ func podKeys() []key {
 		doc: "When the pod is deleted or evicted, its container goes on in the next pod of the same namespace and name on this node, such as the successor of a StatefulSet's member. A checkpoint is made before the request to stop is delivered (as with `checkpoint-on-stop`), and input that comes after it is not taken any more. The new pod has an address of its own: clients connect again, and the application sees the end of its connections as if clients and servers had gone. Sockets that are bound to the old address keep it, within the pod, and are reached at the new one. A successor with another image, command, environment, mounts or `crsc.io/` annotations starts afresh, and its status and an Event say why. What nobody has resumed within a day is removed.",
 		parse: func(c *Config, v string) (err error) {
 			c.AcrossPods, err = parseBool(v)
+			return err
+		},
+	}, {
+		name: KeyOverBudget, form: `"resume" or "fresh"`, def: "resume",
+		doc: "How the container begins that the kubelet starts in the same pod when its predecessor has crashed more often than `recovery-budget` allows: `resume` goes on from the last checkpoint and what came after it, and keeps the connections of clients if it comes within a minute (later they are reset, and the rest is kept); `fresh` runs the program. It begins afresh all the same if its template differs, if nothing of what was kept can be brought back to life, after a container that has resumed and died again at once, as of input that is deadly, and after three in a row that have resumed and exceeded their own budgets, each within the budget's window: the status and an Event say why. It has no effect outside of Kubernetes.",
+		parse: func(c *Config, v string) (err error) {
+			c.OverBudget, err = oneOf(v, OverBudgetResume, OverBudgetFresh)
 			return err
 		},
 	}}

@@ -26,6 +26,7 @@ import (
 //	refuse   refuse the container
 //	deny     refuse it when it is prepared
 //	late     refuse it when it has been created
+//	crashed  recover it from its very start
 //	instead  make the processes itself, in place of a start
 const guardAnnotation = "crsc.test/guard"
 
@@ -40,7 +41,12 @@ type restartGuard struct {
 	work   sync.WaitGroup
 }
 
-func testGuards(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error) {
+// testGuards make them.
+type testGuards struct{}
+
+func (testGuards) Close() error { return nil }
+
+func (testGuards) NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error) {
 	traits, ok := c.Annotations()[guardAnnotation]
 	if !ok {
 		return nil, nil
@@ -91,6 +97,9 @@ func (g *restartGuard) StartInstead(c *lifecycle.Container) lifecycle.StartFunc 
 		return restart(ctx, c, io)
 	}
 }
+
+// StartCrashed makes the start of the container a recovery.
+func (g *restartGuard) StartCrashed(*lifecycle.Container) bool { return g.has("crashed") }
 
 func (g *restartGuard) Started(context.Context, *lifecycle.Container)                   {}
 func (g *restartGuard) Signalled(context.Context, *lifecycle.Container, syscall.Signal) {}

@@ -15,7 +15,7 @@ const shimBinary = "containerd-shim-crsc-v1"
 
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == shimBinary {
-		run(context.Background(), testGuards)
+		run(context.Background(), testGuards{})
 		return
 	}
 	os.Exit(m.Run())

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -24,9 +25,18 @@ const RuntimeName = "io.containerd.crsc.v1"
 
 // Run serves, or does what the command line says. It returns when the shim
 // ends, and exits the process on an error.
-func Run(ctx context.Context) { run(ctx, newGuard) }
+func Run(ctx context.Context) { run(ctx, recovery.NewFactory()) }
 
-func run(ctx context.Context, guards lifecycle.GuardFactory) {
+// guards decides how a new container is protected. It is where the task service
+// meets recovery; a container without a guard is a plain runc container.
+type guards interface {
+	// NewGuard is a lifecycle.GuardFactory.
+	NewGuard(ctx context.Context, c *lifecycle.Container) (lifecycle.Guard, error)
+	// Close releases what is kept between containers. No guard is left.
+	Close() error
+}
+
+func run(ctx context.Context, guards guards) {
 	if len(os.Args) == 2 && os.Args[1] == recovery.ImageCommand {
 		if err := recovery.MakeImage(ctx, os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -40,7 +50,7 @@ func run(ctx context.Context, guards lifecycle.GuardFactory) {
 
 // register adds the task service under the name that containerd's own shims
 // use. pkg/shim adds the event publisher and the shutdown service.
-func register(guards lifecycle.GuardFactory) {
+func register(guards guards) {
 	registry.Register(&plugin.Registration{
 		Type:     plugins.TTRPCPlugin,
 		ID:       "task",
@@ -51,7 +61,7 @@ func register(guards lifecycle.GuardFactory) {
 	})
 }
 
-func newTaskService(ic *plugin.InitContext, guards lifecycle.GuardFactory) (any, error) {
+func newTaskService(ic *plugin.InitContext, guards guards) (any, error) {
 	p, err := ic.GetByID(plugins.EventPlugin, "publisher")
 	if err != nil {
 		return nil, err
@@ -69,13 +79,13 @@ func newTaskService(ic *plugin.InitContext, guards lifecycle.GuardFactory) (any,
 	s, err := lifecycle.NewSupervisor(ic.Context, lifecycle.Config{
 		Namespace: ns,
 		Publisher: p.(shim.Publisher),
-		Guards:    guards,
+		Guards:    guards.NewGuard,
 	})
 	if err != nil {
 		return nil, err
 	}
 	down := sd.(shutdown.Service)
-	down.RegisterCallback(func(context.Context) error { return s.Close() })
+	down.RegisterCallback(func(context.Context) error { return errors.Join(s.Close(), guards.Close()) })
 	settling := settleMemory()
 	down.RegisterCallback(func(context.Context) error { settling(); return nil })
 	if address, err := shim.ReadAddress("address"); err == nil {

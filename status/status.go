@@ -41,10 +41,10 @@ type Status struct {
 	Connections int64    `json:"connections"`
 	Intercepted []string `json:"intercepted,omitempty"`
 	// RestoredFrom is the image that the container began with, and its digest, or
-	// the checkpoint of the pod before it.
+	// what the container before it had left, of the pod before or of the same.
 	RestoredFrom string `json:"restored_from,omitempty"`
-	// NotResumed says why the container did not go on where that of the pod
-	// before it had ended.
+	// NotResumed says why the container did not go on where the one before it, of
+	// the pod before or of the same, had ended.
 	NotResumed  string      `json:"not_resumed,omitempty"`
 	Checkpoints Checkpoints `json:"checkpoints"`
 	// UnreplayableSince is the time of the oldest input that a crash now would

@@ -91,6 +91,7 @@ type scriptedGuard struct {
 	signals chan syscall.Signal
 }
 
+func (g *scriptedGuard) StartCrashed(*Container) bool              { return false }
 func (g *scriptedGuard) StartInstead(*Container) StartFunc         { return nil }
 func (g *scriptedGuard) Prepare(context.Context, *Container) error { return nil }
 func (g *scriptedGuard) Created(context.Context, *Container) error { return nil }

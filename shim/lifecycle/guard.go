@@ -32,6 +32,12 @@ type Guard interface {
 	// and returns the PID of the new init, which must be a child of the shim. An
 	// error fails the start and ends the container.
 	StartInstead(c *Container) StartFunc
+	// StartCrashed is asked by the start of init, before StartInstead. True: the
+	// created init is killed, and the container starts as one whose init has
+	// crashed: Started is called, then Exited with that death, which the guard
+	// must take. So a recovery of what another container has left is like any
+	// other.
+	StartCrashed(c *Container) bool
 	// Started is called when the user's program runs, before its exit can be
 	// handled.
 	Started(ctx context.Context, c *Container)

@@ -17,10 +17,33 @@ func (m *StdioMark) of(stream int) *meterMark {
 	return m.outputs[stream]
 }
 
+// ContinueStdio returns a mark of a point before the container began: since then
+// another container, whose output this one goes on with, has written stdout and
+// stderr. nil, which Restore takes as well, if the streams do not pass the shim.
+func (c *Container) ContinueStdio(stdout, stderr Swallow) *StdioMark {
+	m := c.MarkStdio()
+	if m == nil {
+		return nil
+	}
+	m.outputs[0].continues(stdout)
+	m.outputs[1].continues(stderr)
+	return m
+}
+
 // Since returns what has been written to stdout and stderr since the mark: what
 // a restore of it would drop.
 func (m *StdioMark) Since() (stdout, stderr Swallow) {
 	return m.outputs[0].written(), m.outputs[1].written()
+}
+
+// continues says what had been written since the mark before the stream began.
+func (k *meterMark) continues(s Swallow) {
+	if k == nil {
+		return
+	}
+	k.meter.mu.Lock()
+	defer k.meter.mu.Unlock()
+	k.active, k.since = true, s
 }
 
 func (k *meterMark) written() Swallow {

@@ -26,6 +26,9 @@ func (c *Container) Start(ctx context.Context, execID string) (int, error) {
 		return c.startFromCheckpoint(ctx)
 	}
 	if g := c.currentGuard(); g != nil {
+		if g.StartCrashed(c) {
+			return c.startCrashed(ctx)
+		}
 		if start := g.StartInstead(c); start != nil {
 			return c.startInstead(ctx, start)
 		}

@@ -163,22 +163,27 @@ func roomFor(dir string) (int64, error) {
 
 // checkBeginning compares the image with the container that has been created.
 func (g *guard) checkBeginning() error {
+	if err := g.suits(g.begin.cp, g.begin.contents); err != nil {
+		return err
+	}
+	if g.begin.inherited {
+		return g.keepAddresses()
+	}
+	return g.checkAddresses(g.begin.contents)
+}
+
+// suits compares a checkpoint of another container with the one that has been
+// created, but for the addresses of its sockets.
+func (g *guard) suits(cp *checkpoint, contents *criu.Contents) error {
 	here, err := criu.MountPoints(g.c.Pid())
 	if err != nil {
 		return err
 	}
-	if a, b := difference(g.begin.contents.Mounts, here); len(a)+len(b) > 0 {
+	if a, b := difference(contents.Mounts, here); len(a)+len(b) > 0 {
 		return fmt.Errorf("%w: mounts: only in the image %q, only here %q", oci.ErrIncompatible, a, b)
 	}
-	addresses := g.checkAddresses
-	if g.begin.inherited {
-		addresses = g.keepAddresses
-	}
-	if err := addresses(); err != nil {
-		return err
-	}
 	for _, t := range g.files.trees {
-		if _, err := os.Lstat(filepath.Join(g.begin.cp.dir, t.name)); err != nil {
+		if _, err := os.Lstat(filepath.Join(cp.dir, t.name)); err != nil {
 			return fmt.Errorf("%w: it has no copy of %s", oci.ErrIncompatible, t.dir)
 		}
 	}
@@ -186,12 +191,12 @@ func (g *guard) checkBeginning() error {
 }
 
 // checkAddresses refuses sockets that could not be bound here.
-func (g *guard) checkAddresses() error {
+func (g *guard) checkAddresses(contents *criu.Contents) error {
 	have, err := g.pins.Addresses()
 	if err != nil {
 		return err
 	}
-	for _, b := range g.begin.contents.Bound {
+	for _, b := range contents.Bound {
 		if a := b.Addr().Unmap(); !a.IsUnspecified() && !a.IsMulticast() && !slices.Contains(have, a) {
 			return fmt.Errorf("%w: a socket is bound to %s, which is not an address of this container", oci.ErrIncompatible, b)
 		}

@@ -22,6 +22,11 @@
 //	genesis/              writable layer and tmpfs before the first instruction
 //	pins/                 the namespaces and mounts that must outlive the init
 //
+// <state_dir>/<namespace>/<sandbox>/estates/<place in the pod>/ holds journal and
+// checkpoints of a container that has crashed more often than its budget allows,
+// until the next one in the pod goes on with them (crsc.io/over-budget). The
+// connections wait in the shim meanwhile, with the proxy.
+//
 // <state_dir>/.inheritance/<container of a pod>/ is a checkpoint that a pod which
 // was deleted left to the next one of its name (crsc.io/restore-across-pods).
 //

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/sirupsen/logrus"
@@ -23,11 +24,43 @@ const prefix = "crsc.io/"
 // containerType is the CRI's annotation that tells pause containers.
 const containerType = "io.kubernetes.cri.container-type"
 
+// Factory makes the guards of one shim, and keeps what containers of its pod
+// leave to those that take their place.
+type Factory struct {
+	mu      sync.Mutex         // guards all below
+	estates map[string]*estate // by place
+	refused map[string]error   // why there is none, where there might be
+	closed  bool
+}
+
+// NewFactory returns a factory that keeps nothing yet.
+func NewFactory() *Factory {
+	return &Factory{estates: map[string]*estate{}, refused: map[string]error{}}
+}
+
 // NewGuard is a lifecycle.GuardFactory. Containers that neither their annotations
 // nor the node's defaults want protected, and pause containers, get no guard.
 //
 // Errors: malformed annotations, as errdefs.ErrInvalidArgument.
-func NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error) {
+func (f *Factory) NewGuard(_ context.Context, c *lifecycle.Container) (lifecycle.Guard, error) {
+	place := placeOf(c)
+	legacy, refused := f.take(place)
+	g, err := newGuard(c)
+	if g == nil {
+		// Whatever comes now is not to meet the proxy of the one before it.
+		if eerr := legacy.end(); eerr != nil {
+			logrus.WithError(eerr).WithField("id", c.ID()).Warn("what the container before has left was not removed")
+		}
+		return nil, err
+	}
+	g.factory, g.seat, g.legacy = f, place, legacy
+	if refused != nil {
+		g.status.NotResumed = refused.Error()
+	}
+	return g, nil
+}
+
+func newGuard(c *lifecycle.Container) (*guard, error) {
 	ours := map[string]string{}
 	for k, v := range c.Annotations() {
 		if strings.HasPrefix(k, prefix) {

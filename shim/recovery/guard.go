@@ -43,6 +43,8 @@ type guard struct {
 	neighbours  neighbours
 	journal     *journal.Journal
 	proxy       *netproxy.Proxy
+	tenant      *tenant      // of the proxy
+	key         *journal.Key // of the journal; nil: it is not encrypted
 	store       *store
 	usage       memoryFiles // of the container's cgroup
 	netns       *os.File
@@ -52,6 +54,10 @@ type guard struct {
 	begin       *beginning     // nil: the container begins with its program
 	kept        *redirect.Kept // addresses of the pod before; nil: none
 	self        *inheritance   // what a successor is compared with; nil: it leaves nothing
+	factory     *Factory
+	seat        string      // in the pod; empty: the container is in none
+	legacy      *estate     // what the container before it has left, until it is taken over
+	resumes     *succession // nil: nothing was taken over
 
 	// ctx lives as long as the guard; wg are its goroutines.
 	ctx    context.Context
@@ -87,6 +93,7 @@ type guard struct {
 	dumping    chan struct{}       // closed when the dump under way has ended
 	cancelDump context.CancelCauseFunc
 	intent     intent
+	left       *estate // to the next container in the pod
 	status     status.Status
 }
 
@@ -114,7 +121,7 @@ func (g *guard) Prepare(ctx context.Context, c *lifecycle.Container) error {
 	if g.cfg.RestoreFrom == "" {
 		g.orUnprotected(err)
 		if err == nil {
-			g.inherit(ctx)
+			g.consider(ctx)
 		}
 		g.listen()
 		return nil
@@ -153,32 +160,12 @@ func (g *guard) prepare(ctx context.Context) error {
 		return err
 	}
 	g.openMemory()
-	var key *journal.Key
 	if g.cfg.JournalEncryption {
-		if key, err = newSecret(g.dir); err != nil {
+		if g.key, err = newSecret(g.dir); err != nil {
 			return err
 		}
 	}
-	g.journal, err = journal.Open(journal.Options{
-		Dir: filepath.Join(g.dir, "journal"), Durability: durability(g.cfg.Durability), Key: key,
-		MaxBytes: max(g.cfg.JournalMaxSize, minJournal), SegmentBytes: segmentBytes,
-	})
-	return err
-}
-
-const (
-	segmentBytes = 8 << 20
-	minJournal   = 4 * segmentBytes
-)
-
-func durability(d config.Durability) journal.Durability {
-	switch d {
-	case config.DurabilityMemory:
-		return journal.Memory
-	case config.DurabilityDisk:
-		return journal.Disk
-	}
-	return journal.PageCache
+	return g.openJournal()
 }
 
 // Created implements lifecycle.Guard: pins, first state of the files, proxy.
@@ -231,21 +218,13 @@ func (g *guard) created(ctx context.Context) error {
 	if g.usage, err = memoryFilesOf(pid); err != nil {
 		return err
 	}
-	g.proxy, err = netproxy.New(netproxy.Options{
-		NetNS: int(g.netns.Fd()), Name: tableName(g.c.Namespace(), g.c.ID()),
-		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: g.procs.dying,
-		Owns: g.procs.owns, Node: nodeConns(g.cfg.Probes), Loopback: g.cfg.InterceptLoopback,
-		MaxMemory: int(g.cfg.ProxyMemory), MaxConnections: g.cfg.MaxConnections,
-		NoIngress: !g.cfg.Intercept.Ingress(), Egress: g.cfg.Intercept.Egress(),
-		ExcludePorts: excluded(g.cfg.ExcludeIn.Ports), ExcludeSources: g.cfg.ExcludeIn.Prefixes,
-		ExcludeServerPorts: excluded(g.cfg.ExcludeOut.Ports), ExcludeServers: g.cfg.ExcludeOut.Prefixes,
-		OnFault: g.journalFailed, OnCollapse: g.collapsed, HoldOnFault: g.cfg.JournalFault == config.FaultHold, OnStall: g.journalStalled,
-		OnNearlyFull:   func() { g.wantCheckpoint("journal nearly full") },
-		OnOrderLost:    func() { g.wantCheckpoint(orderLost) },
-		TriggerRecords: uint64(g.cfg.JournalRecords), TriggerBytes: uint64(g.cfg.JournalSize), OnTrigger: g.sched.poke,
-		Log: g.log,
-	})
-	if err != nil {
+	if g.legacy != nil {
+		taken, err := g.takeOver(ctx)
+		if taken || err != nil {
+			return err
+		}
+	}
+	if err := g.openProxy(); err != nil {
 		return err
 	}
 	g.fromStart, g.origin, g.startMark = true, g.journal.Start(), g.c.MarkStdio()
@@ -397,6 +376,11 @@ func (g *guard) setPaused(paused bool) {
 func (g *guard) Exited(_ context.Context, _ *lifecycle.Container, e lifecycle.Exit) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.resumes.begins() {
+		g.recovering = true
+		g.work("resumption", func() { g.recover(e, g.resume) })
+		return true
+	}
 	if g.recovering {
 		// The restored init has died too: the recovery under way deals with it.
 		if g.stopping() && e.Status != 128+int(syscall.SIGKILL) {
@@ -419,7 +403,7 @@ func (g *guard) Exited(_ context.Context, _ *lifecycle.Container, e lifecycle.Ex
 	if g.cancelDump != nil {
 		g.cancelDump(errors.New("the container crashed"))
 	}
-	g.work("recovery", func() { g.recover(e) })
+	g.work("recovery", func() { g.recover(e, g.hide) })
 	return true
 }
 

@@ -60,19 +60,20 @@ func (g *guard) ladder() []rung {
 	return ways
 }
 
-// recover hides a crash, or reports the exit; the latter too if it comes to
-// grief itself.
-func (g *guard) recover(e lifecycle.Exit) {
+// recover brings the container back in a way, which reports the exit if it can't.
+// So does recover if the way comes to grief itself.
+func (g *guard) recover(e lifecycle.Exit, way func(lifecycle.Exit)) {
 	over := false
 	defer func() {
 		if !over {
 			g.giveUp(e, errors.New("internal error"))
 		}
 	}()
-	g.hide(e)
+	way(e)
 	over = true
 }
 
+// hide hides a crash, or reports the exit.
 func (g *guard) hide(e lifecycle.Exit) {
 	st := status.Recovery{Crashed: e.At, Cause: cause(e), DetectMS: status.Milliseconds(g.proxy.SuspectedFor(e.At))}
 	g.phase("recovering")
@@ -387,6 +388,9 @@ func (g *guard) giveUp(e lifecycle.Exit, err error) {
 		g.log.WithError(err).Info("the recovery was ended by the request to stop")
 	} else {
 		g.noteFailure(err)
+		if errors.Is(err, ErrBudget) {
+			g.leaveEstate(e)
+		}
 	}
 	g.gone()
 	g.mu.Lock()

@@ -33,13 +33,18 @@ func (r *rise) from(w rung, now time.Time) {
 // crashed looks whether the checkpoint of the last recovery is to blame for a
 // crash. A SIGKILL comes from outside.
 func (r *rise) crashed(e lifecycle.Exit) {
-	if r.seq == 0 || e.Status == 128+int(syscall.SIGKILL) || e.At.Sub(r.at) >= stillborn {
+	if r.seq == 0 || !r.short(e) {
 		return
 	}
 	if !r.suspects(r.seq) {
 		r.doomed = append(r.doomed, r.seq)
 	}
 	r.seq = 0
+}
+
+// short reports whether the container has died by itself right after a recovery.
+func (r *rise) short(e lifecycle.Exit) bool {
+	return !r.at.IsZero() && e.Status != 128+int(syscall.SIGKILL) && e.At.Sub(r.at) < stillborn
 }
 
 // suspects reports whether a checkpoint should be used only when nothing else is

@@ -34,12 +34,17 @@ func newSecret(state string) (*journal.Key, error) {
 		err = unix.Mount("", dir, "", unix.MS_PRIVATE, "")
 	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, keyFile), key.Text(), 0o600)
+		err = writeSecret(state, key)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("ramfs for the journal's key at %s: %w", dir, err), destroySecret(state))
 	}
 	return key, nil
+}
+
+// writeSecret puts a key into the ramfs, in place of the one that is there.
+func writeSecret(state string, key *journal.Key) error {
+	return os.WriteFile(filepath.Join(secretDir(state), keyFile), key.Text(), 0o600)
 }
 
 // destroySecret destroys the key. It is no error if there is none.

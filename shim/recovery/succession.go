@@ -141,6 +141,22 @@ func removeStale(dir string) error {
 	return err
 }
 
+// consider looks for what another container has left to this one.
+func (g *guard) consider(ctx context.Context) {
+	if g.legacy == nil {
+		g.inherit(ctx)
+		return
+	}
+	self, err := g.describe(ctx)
+	if err == nil {
+		g.self = &self
+		err = g.legacy.from.fits(&self)
+	}
+	if err != nil {
+		g.decline(err)
+	}
+}
+
 // inherit takes what the pod before has left. What does not fit is of no use to
 // anybody, so it is removed, and the container begins anew.
 func (g *guard) inherit(ctx context.Context) {
@@ -217,12 +233,12 @@ func (g *guard) notResumed(err error) {
 	if err == nil {
 		return
 	}
-	g.log.WithError(err).Warn("the container does not resume that of the pod before it")
+	g.log.WithError(err).Warn("the container does not resume the one before it")
 	g.mu.Lock()
 	g.status.NotResumed = err.Error()
 	g.mu.Unlock()
 	if err := os.RemoveAll(g.beginningDir()); err != nil {
-		g.log.WithError(err).Warn("what the pod before has left was not removed")
+		g.log.WithError(err).Warn("what the one before has left was not removed")
 	}
 }
 

@@ -10,10 +10,13 @@ import (
 	"github.com/crsc-io/crsc/shim/lifecycle"
 )
 
-// gone ends the clients' connections after an exit that is not recovered.
+// gone ends the clients' connections after an exit that is not recovered, unless
+// the next container in the pod is to have them.
 func (g *guard) gone() {
-	if err := g.proxy.Close(); err != nil {
-		g.log.WithError(err).Warn("close proxy")
+	if !g.leaves() {
+		if err := g.proxy.Close(); err != nil {
+			g.log.WithError(err).Warn("close proxy")
+		}
 	}
 	g.mu.Lock()
 	g.ready, g.status.Phase, g.status.Protected = false, "stopped", false
@@ -42,13 +45,27 @@ func (g *guard) giveMemoryBack() {
 // Deleted implements lifecycle.Guard: the container's state goes with it.
 func (g *guard) Deleted(ctx context.Context, _ *lifecycle.Container) error {
 	g.publishFarewell(ctx)
-	err := g.Close()
+	err := g.close()
 	g.bequeath()
+	g.deposit(ctx)
 	return errors.Join(err, g.clearState(), os.RemoveAll(g.dir))
 }
 
 // Close implements lifecycle.Guard.
 func (g *guard) Close() error {
+	err := g.close()
+	g.mu.Lock()
+	l := g.left
+	g.left = nil
+	g.mu.Unlock()
+	if l == nil {
+		return err
+	}
+	g.proxy, g.journal, g.netns, g.kept = nil, nil, nil, nil
+	return errors.Join(err, l.end())
+}
+
+func (g *guard) close() error {
 	g.mu.Lock()
 	g.ready = false
 	if g.cancelDump != nil {
@@ -62,17 +79,22 @@ func (g *guard) Close() error {
 // dismantle releases what protection consists of. It may be called again.
 func (g *guard) dismantle() error {
 	var errs []error
-	if g.proxy != nil {
+	leaves := g.leaves()
+	if g.proxy != nil && !leaves {
 		errs = append(errs, g.proxy.Close())
 	}
 	g.wg.Wait()
 	g.disarm()
-	if g.journal != nil {
+	if g.journal != nil && !leaves {
 		errs = append(errs, g.journal.Close())
 		g.journal = nil
 	}
+	if g.legacy != nil {
+		errs = append(errs, g.legacy.end())
+		g.legacy = nil
+	}
 	errs = append(errs, destroySecret(g.dir), removeMemory(g.memoryDir()))
-	if g.kept != nil {
+	if g.kept != nil && !leaves {
 		errs = append(errs, g.kept.Close())
 		g.kept = nil
 	}
@@ -80,7 +102,7 @@ func (g *guard) dismantle() error {
 		errs = append(errs, g.pins.Close())
 		g.pins = nil
 	}
-	if g.netns != nil {
+	if g.netns != nil && !leaves {
 		errs = append(errs, g.netns.Close())
 		g.netns = nil
 	}

@@ -1,7 +1,7 @@
 // Command app is the application that the end-to-end tests run in containers.
 // It keeps a count in memory and the same count in a file, and serves lines
 // over TCP: "add" counts and answers the count, "check" answers what memory and
-// file hold. Each addition is also told on standard output.
+// file hold, "die" ends the program with status 7. Each addition is also told on standard output.
 //
 // SIGUSR1 makes it exit with status 3, SIGUSR2 with 0, SIGTERM with 143.
 package main
@@ -98,6 +98,9 @@ func (c *counter) answer(word string) (string, error) {
 			return "", err
 		}
 		return fmt.Sprintf("memory %d file %d", c.n, bytes.Count(data, []byte("\n"))), nil
+	}
+	if word == "die" {
+		os.Exit(7)
 	}
 	return "", fmt.Errorf("unknown word %q", word)
 }
