@@ -2,14 +2,20 @@ package tcprepair
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
+	"github.com/crsc-io/crsc/netproxy/netns"
 	"github.com/crsc-io/crsc/netproxy/redirect"
 )
 
@@ -110,7 +116,7 @@ func write(t testing.TB, fd int, b []byte) {
 
 func wait(t testing.TB, fd int, events int16) {
 	t.Helper()
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, 5000)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, 30_000)
 	if n != 1 && err != unix.EINTR {
 		t.Fatalf("nothing happens on the socket: %v", err)
 	}
@@ -195,6 +201,27 @@ func (p *pair) recover(im *image) {
 	if !m.InputEnded && !m.OutputEnded && seqs.Out != m.Rcv {
 		p.t.Errorf("output base %d, want %d", seqs.Out, m.Rcv)
 	}
+}
+
+// timeouts counts the retransmission timers that have run out in the namespace
+// (TcpExt of proc_pid_net(5)).
+func (p *pair) timeouts() (n int) {
+	p.t.Helper()
+	must(p.t, "netstat", netns.Do(p.ns, func() error {
+		data, err := os.ReadFile("/proc/thread-self/net/netstat")
+		if err != nil {
+			return err
+		}
+		names, rest, _ := strings.Cut(string(data), "\n")
+		values, _, _ := strings.Cut(rest, "\n")
+		i := slices.Index(strings.Fields(names), "TCPTimeouts")
+		if i < 0 {
+			return fmt.Errorf("no TCPTimeouts in %q", names)
+		}
+		n, err = strconv.Atoi(strings.Fields(values)[i])
+		return err
+	}))
+	return n
 }
 
 // check reads all outstanding data, then exchanges some more.
@@ -330,12 +357,11 @@ func TestRestore(t *testing.T) {
 					t.Fatalf("dumped in state %d, want %d", im.State, tc.state)
 				}
 				p.recover(im)
-				start := time.Now()
+				before := p.timeouts()
 				p.check(consumed, tc.inputOpen, tc.outputOpen)
-				took := time.Since(start)
-				t.Logf("inq %d outq %d unsent %d; %v", im.InqLen, im.OutqLen, im.UnsqLen, took)
-				if p.arrived && took > 900*time.Millisecond {
-					t.Errorf("%v: waited for a retransmission timer", took)
+				t.Logf("inq %d outq %d unsent %d", im.InqLen, im.OutqLen, im.UnsqLen)
+				if waited := p.timeouts() - before; p.arrived && waited > 0 {
+					t.Errorf("waited for a retransmission timer %d times", waited)
 				}
 			})
 		}
