@@ -118,3 +118,14 @@ func (p *Prober) Longest(from, to time.Time) float64 {
 	}
 	return Millis(most)
 }
+
+// Waits are the waits, in milliseconds, of the requests that were sent in a span
+// of time. Call it after Stop.
+func (p *Prober) Waits(from, to time.Time) (s Sample) {
+	for _, w := range p.waits {
+		if !w.sent.Before(from) && w.sent.Before(to) {
+			s = append(s, Millis(w.answered.Sub(w.sent)))
+		}
+	}
+	return s
+}

@@ -58,28 +58,25 @@ func (d *data) close() { _ = d.conn.Close() }
 
 // cpu returns the processor time of all that has to do with images: the shim
 // with the children that it has reaped, and the daemon.
-func cpu(rig *bench.Rig, server *bench.Server) (time.Time, time.Duration, error) {
+func cpu(rig *bench.Rig, server *bench.Server) (shim, daemon time.Duration, err error) {
 	s, err := server.Status()
 	if err != nil {
-		return time.Time{}, 0, err
+		return 0, 0, err
 	}
 	b, err := os.ReadFile(filepath.Join(rig.Env.Dir, "containerd.pid"))
 	if err != nil {
-		return time.Time{}, 0, err
+		return 0, 0, err
 	}
-	var daemon struct{ Pid int }
-	if err := json.Unmarshal(b, &daemon); err != nil {
-		return time.Time{}, 0, err
+	var process struct{ Pid int }
+	if err := json.Unmarshal(b, &process); err != nil {
+		return 0, 0, err
 	}
-	total := time.Duration(0)
-	for _, pid := range []int{s.ShimPid, daemon.Pid} {
-		t, err := processorTime(pid)
-		if err != nil {
-			return time.Time{}, 0, err
-		}
-		total += t
+	shim, err = processorTime(s.ShimPid)
+	if err != nil {
+		return 0, 0, err
 	}
-	return time.Now(), total, nil
+	daemon, err = processorTime(process.Pid)
+	return shim, daemon, err
 }
 
 func processorTime(pid int) (total time.Duration, err error) {

@@ -46,7 +46,7 @@ type survey struct {
 	pages map[[32]byte]bool // of the image before
 }
 
-func inspect(ctx context.Context, rig *bench.Rig, o *outcome) (all []image, err error) {
+func inspect(ctx context.Context, rig *bench.Rig, id string) (all []image, err error) {
 	store, err := oci.Dial(rig.Env.Address)
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func inspect(ctx context.Context, rig *bench.Rig, o *outcome) (all []image, err 
 	if err != nil {
 		return nil, err
 	}
-	prefix := oci.Name(rig.Env.Namespace, o.id, "")
+	prefix := oci.Name(rig.Env.Namespace, id, "")
 	list = slices.DeleteFunc(list, func(i containerd.Image) bool {
 		return !strings.HasPrefix(i.Name, prefix) || strings.HasSuffix(i.Name, ":"+oci.Latest)
 	})

@@ -7,7 +7,7 @@ import (
 	"github.com/crsc-io/crsc/testing/bench"
 )
 
-func (b *Benchmark) report(out *bench.Results, plain, with *outcome, images []image) {
+func (b *Benchmark) report(out *bench.Results, with, without *side, images []image) {
 	var bytes, changed, opens, memory float64
 	var fetches, fullTimes, timesMS bench.Sample
 	increments := 0
@@ -25,7 +25,8 @@ func (b *Benchmark) report(out *bench.Results, plain, with *outcome, images []im
 			changed += float64(im.changed)
 		}
 	}
-	for _, im := range with.images {
+	for _, m := range with.made {
+		im := m.Image
 		if im.Chain == 0 {
 			fullTimes = append(fullTimes, im.TotalMS)
 		} else {
@@ -45,7 +46,8 @@ func (b *Benchmark) report(out *bench.Results, plain, with *outcome, images []im
 		out.AddQuantiles("publish_full_ms", fullTimes, "ms", note, 1)
 	}
 	out.AddQuantiles("fetch_ms", fetches, "ms", "image to checkpoint directory, synced; "+note, 0.99)
-	b.reportCost(out, plain, with, note)
+	reportProcessor(out, with, without)
+	reportStalls(out, with, without)
 	t := out.Table("Images", "image", "place in the chain", "MiB added", "MiB of pages changed", "added/changed", "checkpointctl opens", "also the memory", "fetch, ms")
 	for i, im := range images {
 		ratio := "-"
@@ -56,24 +58,64 @@ func (b *Benchmark) report(out *bench.Results, plain, with *outcome, images []im
 	}
 }
 
-// reportCost compares what a container with images costs with one without.
-func (b *Benchmark) reportCost(out *bench.Results, plain, with *outcome, note string) {
-	var publishing, without, added bench.Sample
+// reportProcessor compares the processor time of both.
+func reportProcessor(out *bench.Results, with, without *side) {
 	var busy time.Duration
-	for i, im := range with.images {
-		length := duration(im.TotalMS)
-		busy += length
-		length = min(length, longestSpan)
-		publishing, without = append(publishing, with.stall(i, length)), append(without, plain.stall(i, length))
-		added = append(added, publishing[i]-without[i])
+	for _, m := range with.made {
+		busy += duration(m.Image.TotalMS)
 	}
-	idle := plain.cpu.Seconds() / plain.time.Seconds()
-	extra := with.cpu.Seconds() - idle*with.time.Seconds()
-	out.Add("publish_cores", extra/with.time.Seconds(), "cores", fmt.Sprintf("processor time of shim, children and daemon, less that without images (%.3f), in %s between checkpoints", idle, interval))
-	out.Add("publish_cores_while", extra/busy.Seconds(), "cores", "the same in the time of the publications")
-	out.AddQuantiles("stall_publishing_ms", publishing, "ms", "longest wait of a client back to back during a publication; "+note, 0.99)
-	out.AddQuantiles("stall_without_ms", without, "ms", "the same, equally long after a checkpoint without images", 0.99)
-	out.AddQuantiles("stall_added_ms", added, "ms", "differences in pairs", 0.9)
+	// Without images the daemon has nothing to do.
+	extra := with.shim - without.shim + with.daemon
+	out.Add("publish_cores_while", extra.Seconds()/busy.Seconds(), "cores", "processor time of shim, children and daemon, less that of a shim without images, in the time of the publications (target at most 1)")
+	out.Add("publish_cpu_ms", bench.Millis(extra)/float64(len(with.made)), "ms", "the same for each image")
+}
+
+// reportStalls compares what clients notice, in the time of each publication and
+// equally long without one.
+func reportStalls(out *bench.Results, with, without *side) {
+	var p, longest pairs
+	var stalls, plain bench.Sample
+	for i, m := range with.made {
+		length := min(duration(m.Image.TotalMS), span)
+		look := func(m made) bench.Sample { return m.prober.Waits(m.begin(), m.begin().Add(length)) }
+		a, b := look(m), look(without.made[i])
+		if len(a) == 0 || len(b) == 0 {
+			continue // shorter than one request
+		}
+		p.with, p.without = append(p.with, a), append(p.without, b)
+		stalls, plain = append(stalls, a.Max()), append(plain, b.Max())
+		longest.with, longest.without = append(longest.with, bench.Sample{a.Max()}), append(longest.without, bench.Sample{b.Max()})
+	}
+	n := len(p.with)
+	note := fmt.Sprintf("%d rounds in turn, in random order", n)
+	out.AddQuantiles("stall_publishing_ms", stalls, "ms", "longest wait of a client back to back during a publication; "+note, 0.99)
+	out.AddQuantiles("stall_without_ms", plain, "ms", "the same, equally long after a checkpoint without an image", 0.99)
+	t := out.Table("What a client waits longer while an image is made, ms", "", "with", "without", "difference", "95 % from", "to")
+	add := func(name, title string, p *pairs, q float64) {
+		all := make([]int, n)
+		for i := range all {
+			all[i] = i
+		}
+		added := p.added(q)
+		low, high := interval95(n, added)
+		out.Add(name, added(all), "ms", title+", difference; "+note)
+		out.Add(name+"_low", low, "ms", "95 % confidence; above 0 the difference is measurable")
+		out.Add(name+"_high", high, "ms", "95 % confidence")
+		t.Row(title, joined(p.with).Quantile(q), joined(p.without).Quantile(q), added(all), low, high)
+	}
+	if n == 0 {
+		return
+	}
+	add("stall_added_ms_p50", "longest wait, median", &longest, 0.5)
+	add("wait_added_ms_p50", "all waits, median", &p, 0.5)
+	add("wait_added_ms_p99", "all waits, p99", &p, 0.99)
+}
+
+func joined(list []bench.Sample) (s bench.Sample) {
+	for _, l := range list {
+		s = append(s, l...)
+	}
+	return s
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
