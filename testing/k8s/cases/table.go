@@ -24,6 +24,7 @@ func table() []testCase {
 		{"host-pid", hostPID},
 		{"user-namespace", userNamespace},
 		{"malformed-annotation", refused},
+		{"tenants", tenants},
 		{"over-budget", overBudget},
 		{"containerd-killed", killedContainerd},
 		{"kubelet-killed", killedKubelet},
