@@ -27,6 +27,7 @@ type faultyCRIU struct {
 const (
 	faultFail = "fail" // ends at once with an error
 	faultSlow = "slow" // waits for two seconds before it begins
+	faultHold = "hold" // waits until the fault is cleared
 )
 
 // newFaultyCRIU changes the node's file until the test ends. The test must not
@@ -41,6 +42,7 @@ func newFaultyCRIU(t testing.TB) *faultyCRIU {
 if [ "$1" = swrk ]; then
 	if [ -e %[1]s/fail ]; then exit 1; fi
 	if [ -e %[1]s/slow ]; then sleep 2; fi
+	while [ -e %[1]s/hold ]; do sleep 0.02; done
 fi
 exec %[2]s "$@"
 `, f.dir, real), 0o755))

@@ -106,7 +106,7 @@ func TestOverBudgetResumes(t *testing.T) {
 	}
 	c.end(c.kill)
 	require.NoDirExists(t, s.estates())
-	k.gone()
+	requireEnded(t, k)
 	c = s.start(once())
 	require.Equal(t, "memory 0 file 0", c.dialApp().ask("check"))
 	st := c.status()
@@ -142,8 +142,8 @@ func TestOverBudgetDeadlyInput(t *testing.T) {
 	}
 	require.Contains(t, st.NotResumed, "resumed")
 	require.True(t, st.Protected)
-	k.gone()
-	other.gone()
+	requireEnded(t, k)
+	requireEnded(t, other)
 	n := c.dialApp()
 	require.Equal(t, "memory 0 file 0", n.ask("check"))
 	require.Equal(t, "1", n.ask("add"))
@@ -180,7 +180,7 @@ func TestOverBudgetDamaged(t *testing.T) {
 	st := c.await("a new beginning", func(st *status.Status) bool { return st.NotResumed != "" && st.Phase == "running" })
 	require.Contains(t, st.NotResumed, "checkpoint 2: ")
 	require.Contains(t, st.NotResumed, "checkpoint 1: ")
-	k.gone()
+	requireEnded(t, k)
 	n := c.dialApp()
 	require.Equal(t, "memory 0 file 0", n.ask("check"))
 	require.Equal(t, "1", n.ask("add"))
@@ -211,7 +211,7 @@ func TestOverBudgetDeclined(t *testing.T) {
 			require.Equal(t, "1", k.ask("add"))
 			c.end(c.kill)
 			c = s.start(tt.then, tt.args...)
-			k.gone()
+			requireEnded(t, k)
 			require.NoDirExists(t, s.estates())
 			require.Equal(t, "memory 0 file 0", c.dialApp().ask("check"))
 			if st, ok := c.readStatus(); ok {
@@ -238,7 +238,7 @@ func TestOverBudgetFromTheStart(t *testing.T) {
 	c.end(c.kill)
 	require.DirExists(t, s.estates())
 	require.NoError(t, s.e.DeleteContainer(t.Context(), s.id))
-	k.gone()
+	requireEnded(t, k)
 	require.Eventually(t, func() bool {
 		_, err := os.Stat(s.stateDir())
 		return os.IsNotExist(err)
@@ -247,12 +247,3 @@ func TestOverBudgetFromTheStart(t *testing.T) {
 
 // kill ends the init as a crash would.
 func (c *container) kill() { c.signalInit(syscall.SIGKILL) }
-
-// gone makes sure that the connection ends.
-func (k *client) gone() {
-	k.t.Helper()
-	require.NoError(k.t, k.conn.SetReadDeadline(time.Now().Add(patience)))
-	_, err := k.r.ReadByte()
-	require.Error(k.t, err)
-	require.NotErrorIs(k.t, err, errTimeout, "the connection is still open")
-}
