@@ -73,28 +73,35 @@ func (t *T) awaitRecovery(dir string, before int) {
 }
 
 // overBudget: when the budget is used up the kubelet sees the exit as usual, and
-// starts a new container in the same sandbox, which is protected again.
+// starts a new container in the same sandbox. It goes on where the other ended, and
+// its clients have waited.
 func overBudget(t *T) {
 	ns := t.namespace()
-	t.apply(ns, strings.Replace(head, "1s}", "1s, crsc.io/recovery-budget: 1/10m}", 1)+"  containers:"+probedContainer)
-	p := t.ready(ns, "p")
-	p.protected("app")
-	p.countsThroughKill(1)
-	first := p.containerID("app")
-	proc, err := os.FindProcess(p.init("app"))
+	t.apply(ns, fmt.Sprintf(statefulSet, ", crsc.io/recovery-budget: 1/10m", ""))
+	p := t.only(ns, "app=redis")
+	p.protected("redis")
+	run := p.runID()
+	l := t.drive(p.ip, 6379, 5, 200)
+	time.Sleep(500 * time.Millisecond)
+	t.worst("recovery_ms", p.kill("redis"))
+	first := p.containerID("redis")
+	proc, err := os.FindProcess(p.init("redis"))
 	t.must(err)
 	t.must(proc.Kill())
 	t.await(func(context.Context) error {
-		if n := p.restarts("app"); n != "1" || p.containerID("app") == first {
+		if n := p.restarts("redis"); n != "1" || p.containerID("redis") == first {
 			return fmt.Errorf("restart count is %s", n)
 		}
 		return nil
 	})
-	exit := p.field(`.status.containerStatuses[?(@.name=="app")].lastState.terminated.exitCode`)
+	exit := p.field(`.status.containerStatuses[?(@.name=="redis")].lastState.terminated.exitCode`)
 	t.check(exit == "137", "exit code is %s", exit)
-	p = t.ready(ns, "p")
-	p.protected("app")
-	t.check(p.count() == 1, "the new container does not begin anew")
+	p = t.ready(ns, p.name)
+	s := p.protected("redis")
+	t.check(strings.Contains(s.RestoredFrom, first), "restored from %q, not resumed because of %q", s.RestoredFrom, s.NotResumed)
+	t.check(p.runID() == run, "the new container runs another Redis")
+	t.finish(l)
+	t.worst("recovery_ms", s.Recoveries[0].TotalMS)
 }
 
 // upgrade replaces the shim under a running pod, which keeps the old one.
