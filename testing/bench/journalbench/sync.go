@@ -3,6 +3,7 @@ package journalbench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,7 +16,10 @@ import (
 
 // sync compares class disk with the disk itself, and recycled segment files
 // with new ones.
-func (b *Benchmark) sync(ctx context.Context, dir string, out *bench.Results) (err error) {
+func (b *Benchmark) sync(ctx context.Context, dir string, batch int, out *bench.Results) (err error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
 	raw, err := newRawFile(filepath.Join(dir, "raw"))
 	if err != nil {
 		return err
@@ -24,7 +28,7 @@ func (b *Benchmark) sync(ctx context.Context, dir string, out *bench.Results) (e
 	open := func(name string, recycle int) (*journal.Journal, error) {
 		return warm(journal.Options{
 			Dir: filepath.Join(dir, name), Durability: journal.Disk, SegmentBytes: diskSegment, RecycleSegments: recycle,
-		}, 1<<10, smallTurn, smallKeep)
+		}, 1<<10, batch, smallKeep)
 	}
 	recycled, err := open("recycled", 4)
 	if err != nil {
@@ -38,11 +42,11 @@ func (b *Benchmark) sync(ctx context.Context, dir string, out *bench.Results) (e
 	defer func() { err = errors.Join(err, fresh.Destroy()) }()
 	var rawRate, growRate, syncRate, newRate, behindRate, perSync bench.Sample
 	for range b.rounds {
-		r, err := b.rawSyncs(ctx, raw)
+		r, err := b.rawSyncs(ctx, raw, batch)
 		if err != nil {
 			return err
 		}
-		g, err := b.growingSyncs(ctx, filepath.Join(dir, "growing"))
+		g, err := b.growingSyncs(ctx, filepath.Join(dir, "growing"), batch)
 		if err != nil {
 			return err
 		}
@@ -51,11 +55,11 @@ func (b *Benchmark) sync(ctx context.Context, dir string, out *bench.Results) (e
 			j    *journal.Journal
 			into *bench.Sample
 		}{{recycled, &syncRate}, {fresh, &newRate}} {
-			d, err := b.drive(ctx, x.j, 1<<10, smallTurn, smallKeep)
+			d, err := b.drive(ctx, x.j, 1<<10, batch, smallKeep)
 			if err != nil {
 				return err
 			}
-			*x.into = append(*x.into, d.records/(smallTurn>>10)/d.took.Seconds())
+			*x.into = append(*x.into, d.records/float64(batch>>10)/d.took.Seconds())
 		}
 		syncs, records, err := b.behind(ctx, recycled)
 		if err != nil {
@@ -63,17 +67,24 @@ func (b *Benchmark) sync(ctx context.Context, dir string, out *bench.Results) (e
 		}
 		behindRate, perSync = append(behindRate, syncs), append(perSync, records)
 	}
-	report(out, rawRate, growRate, syncRate, newRate, behindRate, perSync)
+	report(out, batch, rawRate, growRate, syncRate, newRate, behindRate, perSync)
 	return nil
 }
 
-func report(out *bench.Results, raw, growing, synced, fresh, behind, perSync bench.Sample) {
-	t := out.Table("Class disk, batches of 4 KiB", "", "commits/s", "against the disk's own fdatasync")
+// mainBatch is what the figures without a size are of, in bytes.
+const mainBatch = 4 << 10
+
+func report(out *bench.Results, batch int, raw, growing, synced, fresh, behind, perSync bench.Sample) {
+	t := out.Table(fmt.Sprintf("Class disk, batches of %d KiB", batch>>10), "", "commits/s", "against the disk's own fdatasync")
 	t.Row("pwrite and fdatasync of a file that was written before", raw.Median(), 1.0)
 	t.Row("the journal, waiting for each commit", synced.Median(), synced.Over(raw).Median())
 	t.Row("the same without reuse of segment files", fresh.Median(), fresh.Over(raw).Median())
 	t.Row("a log whose segments grow as they are written", growing.Median(), growing.Over(raw).Median())
 	t.Row("the journal, committing behind while appending", behind.Median(), behind.Over(raw).Median())
+	if batch != mainBatch {
+		out.Add(fmt.Sprintf("disk_recycled_vs_growing_%dk", batch>>10), synced.Over(growing).Median(), "ratio", "as disk_recycled_vs_growing, with larger batches")
+		return
+	}
 	out.Add("fdatasync_per_s", raw.Median(), "1/s", "4 KiB written over what a file held, median of the rounds")
 	out.Add("disk_commits_per_s", synced.Median(), "1/s", "journal of class disk, 4 KiB each")
 	out.Add("disk_commits_vs_fdatasync", synced.Over(raw).Median(), "ratio", "target: at least 0.5")
@@ -101,8 +112,8 @@ func newRawFile(path string) (*os.File, error) {
 }
 
 // rawSyncs is how often a second the disk syncs what a commit writes.
-func (b *Benchmark) rawSyncs(ctx context.Context, f *os.File) (float64, error) {
-	data := make([]byte, smallTurn)
+func (b *Benchmark) rawSyncs(ctx context.Context, f *os.File, batch int) (float64, error) {
+	data, size := make([]byte, batch), int64(batch)
 	n, off := 0, int64(0)
 	start := time.Now()
 	for ; time.Since(start) < b.length && ctx.Err() == nil; n++ {
@@ -112,15 +123,15 @@ func (b *Benchmark) rawSyncs(ctx context.Context, f *os.File) (float64, error) {
 		if err := unix.Fdatasync(int(f.Fd())); err != nil {
 			return 0, err
 		}
-		off = (off + smallTurn) % (diskSegment - smallTurn)
+		off = (off + size) % (diskSegment - size)
 	}
 	return float64(n) / time.Since(start).Seconds(), ctx.Err()
 }
 
 // growingSyncs is how often a second the disk syncs appends to a file that grows,
 // with a new file when a segment's size is reached.
-func (b *Benchmark) growingSyncs(ctx context.Context, path string) (_ float64, err error) {
-	data := make([]byte, smallTurn)
+func (b *Benchmark) growingSyncs(ctx context.Context, path string, batch int) (_ float64, err error) {
+	data, size := make([]byte, batch), int64(batch)
 	var f *os.File
 	defer func() {
 		if f != nil {
@@ -130,7 +141,7 @@ func (b *Benchmark) growingSyncs(ctx context.Context, path string) (_ float64, e
 	n, off := 0, int64(diskSegment)
 	start := time.Now()
 	for ; time.Since(start) < b.length && ctx.Err() == nil; n++ {
-		if off+smallTurn > diskSegment {
+		if off+size > diskSegment {
 			if f != nil {
 				if err := errors.Join(f.Close(), os.Remove(path)); err != nil {
 					return 0, err
@@ -147,7 +158,7 @@ func (b *Benchmark) growingSyncs(ctx context.Context, path string) (_ float64, e
 		if err := unix.Fdatasync(int(f.Fd())); err != nil {
 			return 0, err
 		}
-		off += smallTurn
+		off += size
 	}
 	return float64(n) / time.Since(start).Seconds(), ctx.Err()
 }
