@@ -134,6 +134,7 @@ func FuzzImages(f *testing.F) {
 		for name, b := range map[string][]byte{
 			"files.img": files, "tcp-stream-abc.img": stream, "pstree.img": files, "inventory.img": stream,
 			"pagemap-1.img": stream, "crsc.json": stream, "stats-dump": stream,
+			"core-1.img": stream, "ids-1.img": files, "mountpoints-1.img": files, "seccomp.img": stream,
 		} {
 			dir[name] = &fstest.MapFile{Data: b, Mode: 0o600}
 		}
@@ -152,6 +153,12 @@ func FuzzImages(f *testing.F) {
 			if !s.Local.IsValid() || s.Local.Addr().Is4In6() {
 				t.Errorf("socket %+v", s)
 			}
+		}
+		if _, err := readContents(dir, nil); err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
+		if err := new(filterImage).read(dir); err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnfiltered) && !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
 		}
 		if _, err := obstacles(dir); err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Error(err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // mountLine is what matters of one line of /proc/PID/mountinfo (proc(5)).
@@ -14,6 +16,8 @@ type mountLine struct {
 	fstype string
 	device string // major:minor
 	ro     bool   // the mount, not the file system
+	flags  uint32 // of the mount: MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC
+	shared bool   // with other mount namespaces
 }
 
 // readMounts returns the mounts of a process, in order.
@@ -43,8 +47,13 @@ func parseMount(line string) (mountLine, bool) {
 		return mountLine{}, false
 	}
 	m := mountLine{device: l[2], root: unescape(l[3]), target: unescape(l[4]), fstype: r[0]}
+	known := map[string]uint32{"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC}
 	for opt := range strings.SplitSeq(l[5], ",") {
-		m.ro = m.ro || opt == "ro"
+		m.flags |= known[opt]
+	}
+	m.ro = m.flags&unix.MS_RDONLY != 0
+	for _, field := range l[6:] {
+		m.shared = m.shared || strings.HasPrefix(field, "shared:")
 	}
 	return m, true
 }

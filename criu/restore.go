@@ -46,6 +46,8 @@ type RestoreOptions struct {
 	// Unconnected restores connections as closed ones, for when their other ends
 	// are not there: reads and writes fail, and poll reports a hang-up.
 	Unconnected bool
+	// Ceiling bounds what the processes get from the images; nil: nothing does.
+	Ceiling *Ceiling
 	// OnConsole receives the new master of a container with a terminal, and
 	// owns it. It is required for such a container.
 	OnConsole func(master *os.File) error
@@ -278,7 +280,7 @@ func (r *restore) notify(script string, pid int, files []*os.File) error {
 
 // complete checks the processes, which do not run yet, and makes them runc's.
 func (r *restore) complete() error {
-	if err := r.checkNamespaces(); err != nil {
+	if err := r.checkProcesses(); err != nil {
 		return err
 	}
 	if err := r.repin(); err != nil {
@@ -306,10 +308,10 @@ func (r *restore) complete() error {
 	})
 }
 
-// checkNamespaces makes sure that every restored process is in each of the
-// pinned namespaces. A restore that was not entered through them succeeds too,
+// checkProcesses makes sure that every restored process is in each of the
+// pinned namespaces, and below the ceiling. A restore that was not entered through them succeeds too,
 // with the application in the host's.
-func (r *restore) checkNamespaces() error {
+func (r *restore) checkProcesses() error {
 	pids, err := cgroupPids(r.cgroups[0])
 	if err != nil {
 		return err
@@ -319,6 +321,9 @@ func (r *restore) checkNamespaces() error {
 		seen = seen || pid == r.pid
 		if pid != r.pid && !inPidNamespaceOf(pid, r.pid) {
 			continue // CRIU itself is in these cgroups
+		}
+		if err := r.Ceiling.lower(pid); err != nil {
+			return err
 		}
 		for _, ns := range r.Pins.Namespaces {
 			if !r.meta.has(ns.Type) {

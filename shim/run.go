@@ -37,8 +37,8 @@ type guards interface {
 }
 
 func run(ctx context.Context, guards guards) {
-	if len(os.Args) == 2 && os.Args[1] == recovery.ImageCommand {
-		if err := recovery.MakeImage(ctx, os.Stdin, os.Stdout); err != nil {
+	if is, err := recovery.RunCommand(ctx, os.Args, os.Stdin, os.Stdout); is {
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

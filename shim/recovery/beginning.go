@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/config"
@@ -30,6 +31,8 @@ type beginning struct {
 	contents  *criu.Contents
 	// addresses that the pod before had.
 	addresses []netip.Addr
+	profiled  bool          // its first seccomp filter is said to be runc's
+	ceiling   *criu.Ceiling // of the container that has been created
 }
 
 // refuse makes an error fail the creation: who asks for an image does not want
@@ -130,16 +133,21 @@ func (g *guard) fetchImage(ctx context.Context, store *oci.Store, trust *oci.Tru
 	if err := criu.Validate(b.cp.images()); err != nil {
 		return fmt.Errorf("%w: %w", criu.ErrCorrupt, err)
 	}
-	if b.contents, err = criu.ReadContents(b.cp.images()); err != nil {
-		return err
-	}
 	spec, err := g.c.Spec()
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(sameMounts(info.Spec, spec), confined(b.contents, spec)); err != nil {
+	if b.contents, err = criu.ReadContents(b.cp.images(), maskedPaths(spec)); err != nil {
 		return err
 	}
+	was, err := specOfImage(info.Spec)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(sameMounts(was, spec), confined(b.contents, spec)); err != nil {
+		return err
+	}
+	b.profiled = was.Linux != nil && was.Linux.Seccomp != nil
 	for _, w := range warnings {
 		g.log.WithField("image", b.image).Warn("restore: " + w)
 	}
@@ -166,6 +174,18 @@ func (g *guard) checkBeginning() error {
 	if err := g.suits(g.begin.cp, g.begin.contents); err != nil {
 		return err
 	}
+	spec, err := g.c.Spec()
+	if err != nil {
+		return err
+	}
+	if g.begin.ceiling, err = ceiling(g.c.Pid(), spec.Process); err != nil {
+		return err
+	}
+	if spec.Linux.Seccomp != nil {
+		if err := g.confineBeginning(); err != nil {
+			return err
+		}
+	}
 	if g.begin.inherited {
 		return g.keepAddresses()
 	}
@@ -175,7 +195,19 @@ func (g *guard) checkBeginning() error {
 // suits compares a checkpoint of another container with the one that has been
 // created, but for the addresses of its sockets.
 func (g *guard) suits(cp *checkpoint, contents *criu.Contents) error {
-	here, err := criu.MountPoints(g.c.Pid())
+	spec, err := g.c.Spec()
+	if err != nil {
+		return err
+	}
+	var pinned []specs.LinuxNamespaceType
+	for _, ns := range g.pins.Namespaces {
+		pinned = append(pinned, ns.Type)
+	}
+	slices.Sort(pinned)
+	if !slices.Equal(pinned, contents.Namespaces) {
+		return misfit("its processes want the namespaces %q from outside, and this container has %q", contents.Namespaces, pinned)
+	}
+	here, err := g.pins.MountTable(g.c.Pid(), maskedPaths(spec))
 	if err != nil {
 		return err
 	}
@@ -204,6 +236,13 @@ func (g *guard) checkAddresses(contents *criu.Contents) error {
 	return nil
 }
 
+func maskedPaths(spec *specs.Spec) []string {
+	if spec.Linux == nil {
+		return nil
+	}
+	return spec.Linux.MaskedPaths
+}
+
 // StartInstead implements lifecycle.Guard.
 func (g *guard) StartInstead(*lifecycle.Container) lifecycle.StartFunc {
 	if g.begin == nil {
@@ -220,7 +259,7 @@ func (g *guard) startFromImage(ctx context.Context, stdio *lifecycle.Pipes) (int
 		return 0, err
 	}
 	o := g.restoreOptions(b.cp, stdio)
-	o.Moved, o.Unconnected = true, !b.inherited
+	o.Moved, o.Unconnected, o.Ceiling = true, !b.inherited, b.ceiling
 	if b.inherited {
 		if err := g.adopt(ctx, b.cp); err != nil {
 			return 0, fmt.Errorf("%s: connections: %w", b.image, err)

@@ -22,14 +22,14 @@ import (
 	"github.com/crsc-io/crsc/shim/lifecycle"
 )
 
-// ImageCommand is the argument with which the shim's binary makes one image: it
-// calls MakeImage.
+// imageCommand is the argument with which the shim's binary makes one image: it
+// calls makeImage.
 //
 // Images are made in a process of their own. In the shim's, at whatever
 // priority, they would share the runtime with the proxy: a thread of low priority
 // that is not given a processor delays each garbage collection that has to stop
 // it, and with that every client.
-const ImageCommand = "make-image"
+const imageCommand = "make-image"
 
 // imageWork is all that the making of an image needs.
 type imageWork struct {
@@ -62,7 +62,7 @@ func makeImageInChild(ctx context.Context, w *imageWork) (oci.Published, error) 
 		return oci.Published{}, err
 	}
 	var out, log bytes.Buffer
-	cmd := exec.Command("/proc/self/exe", ImageCommand)
+	cmd := exec.Command("/proc/self/exe", imageCommand)
 	cmd.Args[0] = os.Args[0]
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=50")
@@ -97,10 +97,10 @@ func makeImageInChild(ctx context.Context, w *imageWork) (oci.Published, error) 
 	return r.Published, err
 }
 
-// MakeImage is the child: it reads the work from in and answers on out.
+// makeImage is the child: it reads the work from in and answers on out.
 //
 // Errors: those of in and out. A failure of the work is answered.
-func MakeImage(ctx context.Context, in io.Reader, out io.Writer) error {
+func makeImage(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
 	go beModest()

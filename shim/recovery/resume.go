@@ -123,15 +123,19 @@ func (g *guard) suited(l *estate) error {
 		return nil
 	}
 	cp := l.list[len(l.list)-1]
-	contents, err := criu.ReadContents(cp.images())
-	if err != nil {
-		return err
-	}
 	spec, err := g.c.Spec()
 	if err != nil {
 		return err
 	}
-	return errors.Join(sameMounts(l.from.Spec, spec), confined(contents, spec), g.suits(cp, contents), g.checkAddresses(contents))
+	contents, err := criu.ReadContents(cp.images(), maskedPaths(spec))
+	if err != nil {
+		return err
+	}
+	before, err := specOfImage(l.from.Spec)
+	if err != nil {
+		return err
+	}
+	return errors.Join(sameMounts(before, spec), confined(contents, spec), g.suits(cp, contents), g.checkAddresses(contents))
 }
 
 // StartCrashed implements lifecycle.Guard.

@@ -199,19 +199,26 @@ func (g *guard) take() error {
 	if err := criu.Validate(cp.images()); err != nil {
 		return fmt.Errorf("%w: %w", criu.ErrCorrupt, err)
 	}
-	contents, err := criu.ReadContents(cp.images())
-	if err != nil {
-		return err
-	}
 	spec, err := g.c.Spec()
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(sameMounts(l.Spec, spec), confined(contents, spec)); err != nil {
+	contents, err := criu.ReadContents(cp.images(), maskedPaths(spec))
+	if err != nil {
+		return err
+	}
+	was, err := specOfImage(l.Spec)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(sameMounts(was, spec), confined(contents, spec)); err != nil {
 		return err
 	}
 	from := fmt.Sprintf("checkpoint %d of pod %s, container %s", l.Sequence, l.Pod.UID, l.ID)
-	g.begin = &beginning{image: from, inherited: true, cp: cp, contents: contents, addresses: l.Addresses}
+	g.begin = &beginning{
+		image: from, inherited: true, cp: cp, contents: contents, addresses: l.Addresses,
+		profiled: was.Linux != nil && was.Linux.Seccomp != nil,
+	}
 	return nil
 }
 

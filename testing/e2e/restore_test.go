@@ -119,7 +119,7 @@ func (c *container) refusals(there *env.Env, image string) {
 	c.refused(there, "mounts", "redis", image, []string{"--mount=type=bind,src=" + dir + ",dst=/mnt,options=rbind:ro"})
 	c.refused(there, "CAP_KILL", "redis", image, []string{"--cap-drop", "CAP_KILL"})
 	c.refused(there, "seccomp", "redis", image, []string{"--seccomp"})
-	c.refused(there, "run as root", "redis", image, []string{"--user", "999"})
+	c.refused(there, "run as user 0", "redis", image, []string{"--user", "999"})
 	c.refused(there, "writable volume /mnt", "redis", image, []string{"--mount=type=bind,src=" + dir + ",dst=/mnt,options=rbind:rw"})
 }
 
