@@ -339,6 +339,8 @@ func (g *guard) restore(w rung, ready *armed) error {
 		}
 		req.Mark = w.from.mark
 		req.Start = func(ctx context.Context, stdio *lifecycle.Pipes) (int, error) {
+			ctx, cancel := limitRestore(ctx, w.from)
+			defer cancel()
 			pid, _, err := criu.Restore(ctx, g.restoreOptions(w.from, stdio))
 			return pid, err
 		}
@@ -364,9 +366,26 @@ func (g *guard) resetForeign(cp *checkpoint) error {
 	return err
 }
 
+// A restore reads at some GB/s. A CRIU whose images were cut short afterwards
+// reads for ever, and the next way down the ladder would never be tried.
+const (
+	restorePatience = 15 * time.Second
+	restorePagesPer = 10_000 // in a second, at the very least
+)
+
+func limitRestore(ctx context.Context, cp *checkpoint) (context.Context, context.CancelFunc) {
+	limit := restorePatience
+	if cp.info != nil {
+		limit += time.Duration(cp.info.Pages/restorePagesPer) * time.Second
+	}
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("the restore of checkpoint %d took longer than %v", cp.seq, limit))
+}
+
 // fire uses the armed restore, and does the whole work if it fails.
 func (g *guard) fire(cp *checkpoint, ready *armed) func(context.Context, *lifecycle.Pipes) (int, error) {
 	return func(ctx context.Context, stdio *lifecycle.Pipes) (int, error) {
+		ctx, cancel := limitRestore(ctx, cp)
+		defer cancel()
 		pid, _, err := ready.criu.Restore(ctx)
 		if err == nil {
 			return pid, nil

@@ -216,3 +216,25 @@ func TestPrivateNetns(t *testing.T) {
 	}
 	c.finish(l)
 }
+
+// TestDamagedCheckpoint: CRIU reads for ever where memory was cut off; the one
+// before is restored then.
+func TestDamagedCheckpoint(t *testing.T) {
+	t.Parallel()
+	c := redis(t, protected("checkpoint-interval", "1h", "checkpoint-memory", "off"))
+	k := c.dial()
+	for n := range 2 {
+		require.Equal(t, strconv.Itoa(n+1), k.do("INCR", "n"))
+		c.crsc("checkpoint", c.id)
+	}
+	last := c.status().Checkpoints.Last.Sequence
+	pages, err := filepath.Glob(filepath.Join(c.stateDir(), "checkpoints", strconv.FormatUint(last, 10), "images", "pages-*.img"))
+	require.NoError(t, err)
+	require.NotEmpty(t, pages)
+	for _, f := range pages {
+		require.NoError(t, os.Truncate(f, 4096))
+	}
+	require.Equal(t, "3", k.do("INCR", "n"))
+	require.Less(t, c.crash().Checkpoint, last)
+	require.Equal(t, "4", k.do("INCR", "n"))
+}
