@@ -56,6 +56,11 @@ egress: setup build ## 100 crashes of an application that calls another server, 
 	@CGO_ENABLED=0 go build -o bin/testing/crsc-egress ./testing/egress/cmd/crsc-egress
 	@exec bin/testing/crsc-egress -kills 100 -out $(OUT)/egress.json $(ARGS)
 
+.PHONY: datagrams
+datagrams: setup build ## 100 crashes of a UDP server, and whether each datagram was taken once; two minutes
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-datagrams ./testing/datagrams/cmd/crsc-datagrams
+	@exec bin/testing/crsc-datagrams -kills 100 -out $(OUT)/datagrams.json $(ARGS)
+
 .PHONY: torture
 torture: setup build ## the field's own test tools, direct and through the proxy, must find the same; three minutes
 	@exec testing/env/install deb nghttp2-client iperf3 postgresql-client
@@ -135,5 +140,5 @@ dist: node-image deb ## image, Debian package and programs with checksums in out
 .PHONY: clean
 clean: ## take all environments of this clone down, remove what was built
 	@if [ -x bin/testing/crsc-env ]; then \
-	for i in '' e2e demo soak egress workloads matrix brecovery bproxy bfreeze bimage bjournal bparity; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
+	for i in '' e2e demo soak egress datagrams workloads matrix brecovery bproxy bfreeze bimage bjournal bparity; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
 	rm -rf bin out

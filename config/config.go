@@ -73,6 +73,8 @@ type Config struct {
 	ProxyMemory int64
 	// MaxConnections is how many connections the proxy serves at a time.
 	MaxConnections int
+	// JournalUDP says that datagrams to the container's servers are journaled.
+	JournalUDP bool
 	// InterceptLoopback says that the pod's other containers are proxied, too.
 	InterceptLoopback bool
 	// Containers are the names of the pod's containers that are meant, sorted;

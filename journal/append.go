@@ -3,6 +3,7 @@ package journal
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 )
 
 // The Append methods encode a record into the batch. They do no I/O, and do
@@ -87,6 +88,47 @@ func (j *Journal) AppendClose(conn uint32, dir Direction, kind CloseKind, offset
 	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
 	b = append(b, byte(dir&1), byte(kind&1))
 	j.batch.buf = binary.AppendUvarint(b, offset)
+	return j.finish(start)
+}
+
+// AppendDatagram records a datagram that came when the application had sent that
+// many of its own. Its position names it in later records.
+func (j *Journal) AppendDatagram(source, dest netip.AddrPort, sent uint64, payload []byte) Position {
+	if len(source.Addr().Zone()) > maxZone || len(dest.Addr().Zone()) > maxZone {
+		j.fail(fmt.Errorf("address zone of a datagram: %w", ErrRecordTooLarge))
+		return 0
+	}
+	if !j.admit(len(payload)) {
+		return 0
+	}
+	start := j.begin(TypeDatagram)
+	b := appendAddr(appendAddr(j.batch.buf, source), dest)
+	b = binary.AppendUvarint(b, sent)
+	j.batch.buf = append(b, payload...)
+	return j.finish(start)
+}
+
+// AppendDatagramTaken records that the application has taken the datagram with
+// that position. The order of these and of the Consumed records is the order of
+// processing.
+func (j *Journal) AppendDatagramTaken(of Position) Position {
+	if !j.admit(0) {
+		return 0
+	}
+	start := j.begin(TypeDatagramTaken)
+	j.batch.buf = binary.AppendUvarint(j.batch.buf, uint64(of))
+	return j.finish(start)
+}
+
+// AppendDatagramSent records the fingerprint of a datagram that the application
+// sent: the xxhash64 of its ends and that of its payload.
+func (j *Journal) AppendDatagramSent(flow, hash uint64) Position {
+	if !j.admit(0) {
+		return 0
+	}
+	start := j.begin(TypeDatagramSent)
+	b := binary.LittleEndian.AppendUint64(j.batch.buf, flow)
+	j.batch.buf = binary.LittleEndian.AppendUint64(b, hash)
 	return j.finish(start)
 }
 

@@ -121,6 +121,13 @@ func decode(rec *Record, body []byte) (reason string) {
 	case TypeMark:
 		rec.Mark = MarkKind(f.byte(byte(ContainerStart), byte(RecoveryComplete)))
 		rec.Checkpoint = f.uvarint()
+	case TypeDatagram:
+		rec.Source, rec.Dest, rec.Sent = f.addr(), f.addr(), f.uvarint()
+		rec.Payload = f.take(len(f.b))
+	case TypeDatagramTaken:
+		rec.Of = Position(f.uvarint())
+	case TypeDatagramSent:
+		rec.Flow, rec.Hash = f.uint64(), f.uint64()
 	default:
 		return "unknown record type"
 	}

@@ -138,7 +138,7 @@ func appendRandom(j *Journal, rng *rand.Rand, maxPayload int) Record {
 	// Small and large numbers alike, so that all lengths of varints occur.
 	number := func() uint64 { return rng.Uint64() >> rng.IntN(64) }
 	r := Record{Conn: uint32(number())}
-	switch r.Type = TypeOpen + Type(rng.IntN(7)); r.Type {
+	switch r.Type = TypeOpen + Type(rng.IntN(10)); r.Type {
 	case TypeOpen:
 		r.Open = ConnOpen{Conn: r.Conn, Direction: Direction(rng.IntN(2)), Client: randomAddr(rng), Server: randomAddr(rng), LegPort: uint16(rng.Uint32())}
 		r.Position = j.AppendOpen(r.Open)
@@ -160,6 +160,15 @@ func appendRandom(j *Journal, rng *rand.Rand, maxPayload int) Record {
 	case TypeMark:
 		r.Conn, r.Mark, r.Checkpoint = 0, MarkKind(1+rng.IntN(5)), number()
 		r.Position = j.AppendMark(r.Mark, r.Checkpoint)
+	case TypeDatagram:
+		r.Conn, r.Source, r.Dest, r.Sent, r.Payload = 0, randomAddr(rng), randomAddr(rng), number(), payload(int(rng.Uint32()), rng.IntN(maxPayload+1))
+		r.Position = j.AppendDatagram(r.Source, r.Dest, r.Sent, r.Payload)
+	case TypeDatagramTaken:
+		r.Conn, r.Of = 0, Position(number())
+		r.Position = j.AppendDatagramTaken(r.Of)
+	case TypeDatagramSent:
+		r.Conn, r.Flow, r.Hash = 0, rng.Uint64(), rng.Uint64()
+		r.Position = j.AppendDatagramSent(r.Flow, r.Hash)
 	}
 	return r
 }

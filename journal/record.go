@@ -26,11 +26,16 @@ const (
 	TypeOutputBytes Type = 6 // output itself
 	TypeClose       Type = 7 // one direction of a connection ended
 	TypeMark        Type = 8 // a checkpoint, a recovery or a start
+
+	TypeDatagram      Type = 9  // a datagram for the application
+	TypeDatagramTaken Type = 10 // the application has taken one
+	TypeDatagramSent  Type = 11 // fingerprint of a datagram that the application sent
 )
 
 // String returns the name of the type, as the dump shows it.
 func (t Type) String() string {
-	return name(int(t), "", "commit", "open", "input", "consumed", "output", "output-bytes", "close", "mark")
+	return name(int(t), "", "commit", "open", "input", "consumed", "output", "output-bytes", "close", "mark",
+		"datagram", "datagram-taken", "datagram-sent")
 }
 
 // Direction is a direction of flow, seen from the container. Of a connection
@@ -105,7 +110,7 @@ type Record struct {
 	Time     time.Time // when its batch began; zero before the reader has met the start of a batch
 	Type     Type
 
-	Conn uint32 // all but TypeMark
+	Conn uint32 // all but TypeMark and those of datagrams
 
 	// Offset is a position in a stream of the connection, bytes from its
 	// start: of the first byte (Input, Output, OutputBytes), of the first
@@ -114,12 +119,22 @@ type Record struct {
 	// OutPos is how many bytes of output the client had been sent when this
 	// input was read (Input).
 	OutPos uint64
-	// Payload is valid until the next call of Next (Input, OutputBytes).
+	// Payload is valid until the next call of Next (Input, OutputBytes, Datagram).
 	Payload []byte
 	// Length and Hash are the number of output bytes from Offset and their
 	// xxhash64 with seed 0 (Output).
 	Length uint32
 	Hash   uint64
+
+	// Source and Dest are the ends of a datagram, and Sent is how many the
+	// application had sent when it came (Datagram).
+	Source, Dest netip.AddrPort
+	Sent         uint64
+	// Of is the position of the datagram that was taken (DatagramTaken).
+	Of Position
+	// Flow is the xxhash64 of a sent datagram's ends; Hash that of its payload
+	// (DatagramSent).
+	Flow uint64
 
 	Open       ConnOpen  // TypeOpen
 	Direction  Direction // TypeClose

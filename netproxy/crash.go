@@ -34,6 +34,10 @@ func (p *Proxy) Crash(ctx context.Context) error {
 			p.fault(err)
 			return err
 		}
+		if err := p.crashDatagrams(); err != nil {
+			p.fault(err)
+			return err
+		}
 		p.rawOutput, p.hush, p.crashes = false, hush{}, p.src.Crashes()
 		for _, c := range p.slots {
 			if c != nil {

@@ -15,6 +15,14 @@
 // application opens its connections again; what it sends is compared with what
 // the server has already, and not sent again (egress, replayState).
 //
+// Datagrams (UDP, with Options.Datagrams) wait in the kernel until they are
+// journaled and the journal is committed, and then go their way; so do those that
+// the application sends. Which it has taken, and in which order among all input, is
+// recorded, too. A recovery sends it again, from the addresses of their senders,
+// those that it had taken after the cut, and then those that lay in its sockets,
+// which no checkpoint holds. What it then sends and had sent before is dropped
+// (udpState, replies).
+//
 // # Use
 //
 //	p, err := netproxy.New(opts)      // rules and listeners are in place

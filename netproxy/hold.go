@@ -43,7 +43,7 @@ func (p *Proxy) Hold(ctx context.Context, limit time.Duration) (HoldResult, erro
 				p.release2live()
 				return err
 			}
-			if p.inflight == 0 && !p.handshaking() {
+			if p.inflight == 0 && !p.handshaking() && !p.datagramsInFlight() {
 				res.Quiet = true
 				break
 			}
@@ -174,6 +174,9 @@ func (p *Proxy) drainOnce(limit time.Duration) error {
 // table writes down every connection. Mark is not set.
 func (p *Proxy) table() *replay.Table {
 	t := &replay.Table{ScanFrom: p.opts.Journal.End(), NextID: p.nextID}
+	if p.udp != nil {
+		p.udp.enterInto(t)
+	}
 	for _, c := range p.slots {
 		if c == nil {
 			continue
@@ -242,6 +245,9 @@ func (p *Proxy) heal() error {
 		return fmt.Errorf("netproxy: begin the journal anew: %w", err)
 	}
 	p.failed = nil
+	if p.udp != nil {
+		p.recordAgain()
+	}
 	for _, c := range p.slots {
 		if c == nil {
 			continue

@@ -115,6 +115,10 @@ func (p *Proxy) deliver(c *conn, data []byte) int {
 
 // onConsumed is told by the order source that the application took input.
 func (p *Proxy) onConsumed(ev order.Event) {
+	if ev.Datagram {
+		p.datagramTaken(ev.AppPort)
+		return
+	}
 	c := p.byApp[appKey(ev.AppPort, ev.LegPort, ev.Peer)]
 	if c != nil {
 		p.takenUpto(c, ev.CopiedSeq)
@@ -148,7 +152,7 @@ func (p *Proxy) settle(c *conn) {
 // mustWait reports whether serial order forbids a delivery now, and queues the
 // connection.
 func (p *Proxy) mustWait(c *conn) bool {
-	if !p.src.Serial() || p.failed != nil || p.serialNow == nil {
+	if !p.src.Serial() || p.failed != nil || p.serialNow == nil && !p.datagramsInFlight() {
 		return false
 	}
 	if !c.waiting {
@@ -162,10 +166,10 @@ func (p *Proxy) mustWait(c *conn) bool {
 // the next connection deliver.
 func (p *Proxy) pollSerial() error {
 	c := p.serialNow
-	if c == nil {
+	if c == nil && len(p.serial) == 0 {
 		return nil
 	}
-	if !c.gone && c.legFD >= 0 && !c.failed[legSide] {
+	if c != nil && !c.gone && c.legFD >= 0 && !c.failed[legSide] {
 		at, err := p.src.Consumed(order.Track{App: c.local(), Leg: c.peer(), Origin: c.origin})
 		switch {
 		case errors.Is(err, order.ErrGone):
@@ -180,6 +184,9 @@ func (p *Proxy) pollSerial() error {
 		}
 	}
 	p.serialNow = nil
+	if p.datagramsInFlight() || c != nil && p.udp != nil && len(p.udp.waiting) > 0 {
+		return nil // it is their turn
+	}
 	for len(p.serial) > 0 && p.serialNow == nil {
 		next := p.serial[0]
 		p.serial = p.serial[1:]

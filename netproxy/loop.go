@@ -24,6 +24,8 @@ const (
 	slotWake   = -1 // epoll user data of the eventfd
 	slotListen = -2 // and of the listeners
 	slotEgress = -3 // and of what tells of outgoing connections
+	// slotDatagrams is that of the queues of datagrams.
+	slotDatagrams = -4
 )
 
 // do runs fn on the loop and waits for it.
@@ -96,8 +98,8 @@ func (p *Proxy) watchFixed() error {
 			return err
 		}
 	}
-	if p.egress == nil {
-		return nil
+	if err := p.watchDatagrams(); err != nil || p.egress == nil {
+		return err
 	}
 	for _, fd := range []int{p.egress.queue.FD(), p.egress.listen.FD4, p.egress.listen.FD6} {
 		if fd < 0 {
@@ -123,7 +125,7 @@ func (p *Proxy) timeout() int64 {
 	switch {
 	case len(p.active) > 0 || len(p.closes) > 0 && p.phase == live || p.acceptDue && p.accepting():
 		return 0
-	case p.serialNow != nil:
+	case p.serialNow != nil || len(p.serial) > 0:
 		return 20
 	case len(p.suspects) > 0 || p.hush.on:
 		return 1000
@@ -131,9 +133,11 @@ func (p *Proxy) timeout() int64 {
 		return 10_000
 	case p.stalled != nil:
 		return retryEvery.Microseconds()
+	case p.udp != nil && p.udp.pace(p.phase) > 0:
+		return p.udp.pace(p.phase)
 	case p.uncommitted() > 0:
 		return 10_000 // commit what no output has asked for
-	case !p.src.Serial() && p.inflight > 0:
+	case !p.src.Serial() && (p.inflight > 0 || p.datagramsInFlight()):
 		// The ring has no wake-ups; keep it from growing when the application
 		// takes input and never answers.
 		return 50_000
@@ -163,6 +167,11 @@ func (p *Proxy) turn(timeoutUS int64) error {
 			return err
 		}
 	}
+	if p.udp != nil {
+		if err := p.turnDatagrams(); err != nil {
+			return err
+		}
+	}
 	work := p.active
 	p.active, p.spare = p.spare[:0], work
 	for _, c := range work {
@@ -174,6 +183,11 @@ func (p *Proxy) turn(timeoutUS int64) error {
 	}
 	if err := p.pollOrder(); err != nil {
 		return err
+	}
+	if p.udp != nil {
+		if err := p.deliverDatagrams(); err != nil {
+			return err
+		}
 	}
 	p.handleCloses()
 	if err := p.commitRound(n == 0); err != nil {
@@ -201,6 +215,9 @@ func (p *Proxy) note(ev *unix.EpollEvent) {
 		return
 	case ev.Fd == slotEgress:
 		p.egress.due = true
+		return
+	case ev.Fd == slotDatagrams:
+		p.udp.due = true
 		return
 	}
 	c := p.slots[ev.Fd>>1]
@@ -281,7 +298,7 @@ const lazyBytes = 128 << 10
 // was appended. Input alone can wait for the output that it causes, and then
 // costs no write of its own.
 func (p *Proxy) mustCommit() bool {
-	return len(p.box.items) > 0 || len(p.box.ends) > 0 || len(p.box.dials) > 0 || p.phase != live || p.uncommitted() > lazyBytes
+	return p.box.holds() || p.phase != live || p.uncommitted() > lazyBytes
 }
 
 // uncommitted is what was appended since the last commit, in bytes.

@@ -44,6 +44,12 @@ type Options struct {
 	NoIngress bool
 	// Egress intercepts the connections that the application opens.
 	Egress bool
+	// Datagrams journals the UDP of the application's sockets that are bound to a
+	// port of its choice.
+	Datagrams bool
+	// OnUnrecorded is told of input that could not be journaled. Called on the
+	// loop; must not block.
+	OnUnrecorded func(what string)
 	// ExcludePorts are destination ports that are never intercepted.
 	ExcludePorts []uint16
 	// ExcludeSources are client networks that are never intercepted.
@@ -140,6 +146,9 @@ func (o *Options) defaultsAndValidate() error {
 	}
 	if o.OnStall == nil {
 		o.OnStall = func(error) {}
+	}
+	if o.OnUnrecorded == nil {
+		o.OnUnrecorded = func(string) {}
 	}
 	if o.OnNearlyFull == nil {
 		o.OnNearlyFull = func() {}

@@ -11,8 +11,16 @@ type outbox struct {
 	items []outItem
 	ends  []*conn
 	dials []*conn // connections to servers, to be begun
+	// datagrams for the application, and packets with those that it sent.
+	datagrams []*arrival
+	replies   []uint32
 	// upto is the journal position that must be committed first.
 	upto journal.Position
+}
+
+// holds reports whether something waits.
+func (b *outbox) holds() bool {
+	return len(b.items) > 0 || len(b.ends) > 0 || len(b.dials) > 0 || len(b.datagrams) > 0 || len(b.replies) > 0
 }
 
 type outItem struct {
@@ -119,6 +127,15 @@ func (p *Proxy) letOut(b *outbox) {
 		b.dials[i] = nil
 	}
 	b.dials = b.dials[:0]
+	if len(b.datagrams) > 0 {
+		p.letInDatagrams(b.datagrams)
+		clear(b.datagrams)
+		b.datagrams = b.datagrams[:0]
+	}
+	if len(b.replies) > 0 {
+		p.letOutReplies(b.replies)
+		b.replies = b.replies[:0]
+	}
 }
 
 // park stops a connection until the commit under way has ended.

@@ -50,7 +50,8 @@ type Proxy struct {
 	wakeMu sync.Mutex // guards wakefd against its end
 	wakefd int
 	listen *redirect.Listener
-	egress *egress // nil: outgoing connections pass untouched
+	egress *egress   // nil: outgoing connections pass untouched
+	udp    *udpState // nil: UDP passes untouched
 
 	cmds   chan command
 	done   chan struct{}
@@ -126,6 +127,9 @@ type counters struct {
 	swallowed   atomic.Uint64
 	differing   atomic.Uint64
 	journalErrs atomic.Uint64
+	datagrams   atomic.Uint64
+	dropped     atomic.Uint64
+	repeated    atomic.Uint64
 }
 
 // Stats is a snapshot of the proxy's counters.
@@ -139,6 +143,10 @@ type Stats struct {
 	InRecords   uint64 // input records journaled
 	Swallowed   uint64 // output bytes that clients already had
 	Differing   uint64 // stretches of output that came out differently in a replay
+	// Datagrams were journaled; Dropped were not given to the application for
+	// lack of room; Repeated were sent by it again, and kept from their receivers.
+	Datagrams, Dropped, Repeated uint64
+
 	Order       string // tracepoint or serial
 	OrderReason string // why not the preferred source; empty when it is
 }
@@ -191,6 +199,7 @@ func (p *Proxy) Stats() Stats {
 		Held:    p.stats.held.Load(),
 		InBytes: p.stats.inBytes.Load(), OutBytes: p.stats.outBytes.Load(),
 		InRecords: p.stats.inRecords.Load(), Swallowed: p.stats.swallowed.Load(),
+		Datagrams: p.stats.datagrams.Load(), Dropped: p.stats.dropped.Load(), Repeated: p.stats.repeated.Load(),
 		Differing: p.stats.differing.Load(), Order: "tracepoint", OrderReason: p.srcReason,
 	}
 	if p.src.Serial() {

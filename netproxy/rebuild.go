@@ -44,6 +44,9 @@ func (p *Proxy) Rebuild(ctx context.Context, plan *replay.Plan, peers map[uint32
 			return err
 		}
 		p.rep = &replayState{plan: plan, peers: peers, conns: map[uint32]*conn{}}
+		if p.udp != nil {
+			p.udp.expectReplies(plan)
+		}
 		p.nextID = max(p.nextID, plan.NextID)
 		for id, pc := range plan.Conns {
 			c, err := p.prepare(id, pc)

@@ -107,6 +107,9 @@ func (p *Proxy) feedAhead() {
 	seen := map[uint32]bool{}
 	for i := p.rep.at + 1; i < len(p.rep.plan.Steps); i++ {
 		s := &p.rep.plan.Steps[i]
+		if s.Kind == replay.Receive {
+			continue
+		}
 		c := p.rep.conns[s.Conn.ID]
 		if seen[c.id] || s.Upto <= c.inSent {
 			continue

@@ -84,6 +84,9 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		if err := p.awaitOutputs(); err != nil {
 			return fmt.Errorf("after the last of %d steps: %w", len(steps), err)
 		}
+		if err := p.settleReplies(); err != nil {
+			return err
+		}
 		res.Steps, res.Bytes = len(steps), p.rep.fed
 		res.Reset = p.goLive()
 		after := p.Stats()
@@ -96,6 +99,9 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 
 // step carries out one step of the plan.
 func (p *Proxy) step(s *replay.Step) error {
+	if s.Kind == replay.Receive {
+		return p.receive(s.Datagram)
+	}
 	c := p.rep.conns[s.Conn.ID]
 	switch s.Kind {
 	case replay.Open:
@@ -282,6 +288,7 @@ func (p *Proxy) goLive() int {
 	p.rep, p.phase, p.triggered = nil, live, false
 	p.firstSuspect.Store(0)
 	p.ghostsUntil = time.Now().Add(ghostLife)
+	p.resumeDatagrams(rep.plan)
 	if p.egress != nil {
 		p.egress.expectUntil, p.egress.undecided = time.Now().Add(reopenLimit), true
 	}

@@ -36,7 +36,8 @@ type rig struct {
 	redis       *exec.Cmd
 	dead        atomic.Uint32
 	dir         string
-	death       Dying // what kill makes known
+	death       Dying            // what kill makes known
+	command     func() *exec.Cmd // instead of Redis
 }
 
 func newRig(t testing.TB, kind order.Kind, exclude ...uint16) *rig {
@@ -93,6 +94,9 @@ func (r *rig) start() {
 	path, err := exec.LookPath("redis-server")
 	require.NoError(r.t, err, "redis-server is missing; run testing/env/install")
 	r.redis = exec.Command(path, "--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", "*", "-::*", "--dir", r.dir)
+	if r.command != nil {
+		r.redis = r.command()
+	}
 	require.NoError(r.t, netns.Do(r.app, r.redis.Start))
 	r.dead.Store(uint32(Alive))
 }
@@ -177,6 +181,7 @@ func (c *redisConn) reply() (int64, error) {
 }
 
 func TestMain(m *testing.M) {
+	serveInstead()
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "netproxy: the tests need root")
 		os.Exit(1)

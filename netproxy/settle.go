@@ -43,8 +43,12 @@ func (p *Proxy) awaitTail(c *conn, consumed uint64) error {
 	return p.checkReplay()
 }
 
-// owesOutput reports whether a living connection has output to swallow.
+// owesOutput reports whether a living connection has output to swallow, or
+// datagrams are to come again.
 func (p *Proxy) owesOutput() bool {
+	if p.udp != nil && len(p.udp.owed) > 0 {
+		return true
+	}
 	for _, c := range p.slots {
 		if c != nil && legOpen(c) && c.outPos < c.outRead {
 			return true

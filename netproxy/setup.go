@@ -2,12 +2,10 @@ package netproxy
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/crsc-io/crsc/netproxy/netns"
 	"github.com/crsc-io/crsc/netproxy/order"
 	"github.com/crsc-io/crsc/netproxy/redirect"
 	"github.com/crsc-io/crsc/netproxy/tcprepair"
@@ -21,7 +19,7 @@ func (p *Proxy) setup() error {
 		return fmt.Errorf("netproxy: ports for legs: %w", err)
 	}
 	low, high := p.ports.Range()
-	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high, Outgoing: p.opts.Egress}); err != nil {
+	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high, Outgoing: p.opts.Egress, Datagrams: p.opts.Datagrams}); err != nil {
 		return fmt.Errorf("netproxy: order of consumption: %w", err)
 	}
 	if p.listen, err = redirect.Listen(p.netns, 0); err != nil {
@@ -39,6 +37,15 @@ func (p *Proxy) setup() error {
 		rules.Outgoing = &redirect.Outgoing{
 			Listener: p.egress.listen, Queue: p.egress.queue.Queue(),
 			ExcludePorts: p.opts.ExcludeServerPorts, ExcludePrefixes: p.opts.ExcludeServers,
+		}
+	}
+	if p.opts.Datagrams {
+		if err = p.openDatagrams(); err != nil {
+			return fmt.Errorf("netproxy: journal UDP: %w", err)
+		}
+		rules.Datagrams = &redirect.Datagrams{In: p.udp.in.Queue(), Out: p.udp.out.Queue()}
+		if rules.Datagrams.EphemeralLow, rules.Datagrams.EphemeralHigh, err = ephemeralPorts(p.netns); err != nil {
+			return fmt.Errorf("netproxy: journal UDP: %w", err)
 		}
 	}
 	if p.rules, err = redirect.Install(rules); err != nil {
@@ -82,16 +89,7 @@ func (p *Proxy) listeners() []int {
 // legPorts makes the allocator; the namespace's ephemeral ports belong to the
 // application.
 func legPorts(ns int) (*tcprepair.Ports, error) {
-	var low, high uint16
-	err := netns.Do(ns, func() error {
-		// The file shows the values of the reader's namespace.
-		b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Sscan(string(b), &low, &high)
-		return err
-	})
+	low, high, err := ephemeralPorts(ns)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +114,7 @@ func (p *Proxy) lastWords() {
 	if p.stalled != nil {
 		p.fault(p.stalled) // there is nothing to be replayed any more
 	}
+	p.lastReplies()
 	p.phase, p.hush = crashed, hush{}
 	// The kernel sends the rest of a dead application's output, and its FIN, as
 	// we make room for it.
@@ -197,6 +196,11 @@ func (p *Proxy) release() {
 	if p.egress != nil {
 		if err := p.egress.close(); err != nil {
 			p.opts.Log.WithError(err).Warn("netproxy: close the queue of outgoing connections")
+		}
+	}
+	if p.udp != nil {
+		if err := p.udp.close(); err != nil {
+			p.opts.Log.WithError(err).Warn("netproxy: close the queues of datagrams")
 		}
 	}
 	if p.src != nil {

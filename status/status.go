@@ -40,6 +40,8 @@ type Status struct {
 	OrderReason string   `json:"order_reason,omitempty"`
 	Connections int64    `json:"connections"`
 	Intercepted []string `json:"intercepted,omitempty"`
+	// Datagrams is there if UDP is journaled.
+	Datagrams *Datagrams `json:"datagrams,omitempty"`
 	// RestoredFrom is the image that the container began with, and its digest, or
 	// what the container before it had left, of the pod before or of the same.
 	RestoredFrom string `json:"restored_from,omitempty"`
@@ -63,6 +65,15 @@ type Status struct {
 	RecoveryCount  int        `json:"recovery_count"`
 	RecoveryFailed int        `json:"recovery_failed"`
 	Recoveries     []Recovery `json:"recoveries"`
+}
+
+// Datagrams counts those to the container since its start.
+type Datagrams struct {
+	Journaled uint64 `json:"journaled"`
+	// Dropped were not given to the application for lack of room.
+	Dropped uint64 `json:"dropped"`
+	// Repeated were sent again after crashes, and kept from their receivers.
+	Repeated uint64 `json:"repeated"`
 }
 
 // Checkpoints sums up a container's checkpoints.

@@ -76,7 +76,7 @@ func printRecords(w io.Writer, r *journal.Reader, o dumpOptions, print func(io.W
 		if err != nil {
 			return err
 		}
-		if o.oneConn && (rec.Type == journal.TypeMark || rec.Conn != o.conn) {
+		if o.oneConn && (!ofConn(&rec) || rec.Conn != o.conn) {
 			continue
 		}
 		if err := print(w, &rec, o); err != nil {

@@ -111,6 +111,10 @@ func (m *metrics) basic(s *status.Status) {
 	if n := len(s.Recoveries); n > 0 {
 		m.gauge("recovery_seconds", "How long the last recovery took, from the crash on.", s.Recoveries[n-1].TotalMS/1000)
 	}
+	if d := s.Datagrams; d != nil {
+		m.counter("datagrams_total", "UDP datagrams that were journaled.", float64(d.Journaled))
+		m.counter("datagrams_dropped_total", "UDP datagrams that were not given to the container for lack of room.", float64(d.Dropped))
+	}
 	if s.UnreplayableSince != nil {
 		m.gauge("unreplayable_since_timestamp_seconds", "When the oldest input came that a crash now would lose.", seconds(*s.UnreplayableSince))
 	}

@@ -27,7 +27,12 @@ type jsonRecord struct {
 	Kind        string  `json:"kind,omitempty"`
 	Mark        string  `json:"mark,omitempty"`
 	Checkpoint  *uint64 `json:"checkpoint,omitempty"`
-	Payload     []byte  `json:"payload,omitempty"` // base64
+	Source      string  `json:"source,omitempty"`
+	Dest        string  `json:"destination,omitempty"`
+	AfterSent   *uint64 `json:"after_sent,omitempty"`
+	Datagram    uint64  `json:"datagram,omitempty"` // position
+	Flow        string  `json:"flow,omitempty"`     // xxhash64, hexadecimal
+	Payload     []byte  `json:"payload,omitempty"`  // base64
 }
 
 func printJSON(w io.Writer, rec *journal.Record, o dumpOptions) error {
@@ -35,7 +40,7 @@ func printJSON(w io.Writer, rec *journal.Record, o dumpOptions) error {
 	if !rec.Time.IsZero() {
 		j.Time = rec.Time.UTC().Format(time.RFC3339Nano)
 	}
-	if rec.Type != journal.TypeMark {
+	if ofConn(rec) {
 		j.Conn = &rec.Conn
 	}
 	length := uint64(len(rec.Payload))
@@ -56,6 +61,12 @@ func printJSON(w io.Writer, rec *journal.Record, o dumpOptions) error {
 		j.Direction, j.Kind, j.Offset = rec.Direction.String(), rec.Close.String(), &rec.Offset
 	case journal.TypeMark:
 		j.Mark, j.Checkpoint = rec.Mark.String(), &rec.Checkpoint
+	case journal.TypeDatagram:
+		j.Source, j.Dest, j.Length, j.AfterSent = rec.Source.String(), rec.Dest.String(), &length, &rec.Sent
+	case journal.TypeDatagramTaken:
+		j.Datagram = uint64(rec.Of)
+	case journal.TypeDatagramSent:
+		j.Flow, j.Hash = fmt.Sprintf("%016x", rec.Flow), fmt.Sprintf("%016x", rec.Hash)
 	}
 	if o.payload {
 		j.Payload = rec.Payload

@@ -20,7 +20,7 @@ func printHead(w io.Writer) error {
 
 func printLine(w io.Writer, rec *journal.Record, o dumpOptions) error {
 	conn, at := "-", "-"
-	if rec.Type != journal.TypeMark {
+	if ofConn(rec) {
 		conn = strconv.FormatUint(uint64(rec.Conn), 10)
 	}
 	if !rec.Time.IsZero() {
@@ -29,6 +29,9 @@ func printLine(w io.Writer, rec *journal.Record, o dumpOptions) error {
 	_, err := fmt.Fprintf(w, lineFormat, rec.Position, at, rec.Type, conn, detail(rec, o.payload))
 	return err
 }
+
+// ofConn reports whether a record belongs to a connection.
+func ofConn(rec *journal.Record) bool { return rec.Type < journal.TypeMark }
 
 // detail renders the fields that depend on the type.
 func detail(rec *journal.Record, payload bool) string {
@@ -47,6 +50,12 @@ func detail(rec *journal.Record, payload bool) string {
 		return fmt.Sprintf("%s %s offset=%d", rec.Direction, rec.Close, rec.Offset)
 	case journal.TypeMark:
 		return fmt.Sprintf("%s checkpoint=%d", rec.Mark, rec.Checkpoint)
+	case journal.TypeDatagram:
+		return fmt.Sprintf("from=%s to=%s length=%d after-sent=%d", rec.Source, rec.Dest, len(rec.Payload), rec.Sent) + quoted(rec, payload)
+	case journal.TypeDatagramTaken:
+		return fmt.Sprintf("datagram=%d", rec.Of)
+	case journal.TypeDatagramSent:
+		return fmt.Sprintf("flow=%016x hash=%016x", rec.Flow, rec.Hash)
 	}
 	return ""
 }

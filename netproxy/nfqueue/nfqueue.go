@@ -28,9 +28,25 @@ type Packet struct {
 	// Loopback tells that the packet came in over lo.
 	Loopback bool
 	// Payload is the packet from its network header on, cut off after Range
-	// bytes. Valid until fn of Receive returns.
+	// bytes, or as many as Options say. Valid until fn of Receive returns.
 	Payload []byte
+	// Cut: the packet is longer.
+	Cut bool
 }
+
+// Options say what a queue holds. The zero value is for SYNs.
+type Options struct {
+	// Whole asks for packets of any length, up to the MaxCopy bytes that a
+	// message can hold.
+	Whole bool
+	// ReceiveBuffer is that of the netlink socket, in bytes; 0: the system's
+	// default. Packets for which it has no room are dropped.
+	ReceiveBuffer int
+}
+
+// MaxCopy is the most that is copied of a packet, in bytes
+// (net/netfilter/nfnetlink_queue.c).
+const MaxCopy = 0xffff - attrHeaderLen
 
 const (
 	// Range is how much of a packet is copied, in bytes: all headers.
@@ -51,22 +67,34 @@ var ErrNoQueue = errors.New("no free netfilter queue")
 
 // Conn is an open queue. It is not safe for concurrent use.
 type Conn struct {
-	fd    int
-	queue uint16
-	seq   uint32
-	in    []byte
-	out   []byte
+	fd     int
+	copied uint32 // bytes of a packet
+	queue  uint16
+	seq    uint32
+	in     []byte
+	out    []byte
 }
 
-// Open takes the first free queue of the network namespace ns (netns.Current:
+// Open is OpenWith the zero Options.
+func Open(ns int) (*Conn, error) { return OpenWith(ns, Options{}) }
+
+// OpenWith takes the first free queue of the network namespace ns (netns.Current:
 // the calling thread's). ErrNoQueue, or the kernel's error: EOPNOTSUPP or
 // EPROTONOSUPPORT where it has no queues. The caller closes the Conn.
-func Open(ns int) (*Conn, error) {
-	c := &Conn{fd: -1, in: make([]byte, 16<<10)}
+func OpenWith(ns int, o Options) (*Conn, error) {
+	c := &Conn{fd: -1, copied: Range, in: make([]byte, 16<<10)}
+	if o.Whole {
+		c.copied, c.in = MaxCopy, make([]byte, MaxCopy+4096)
+	}
 	err := netns.Do(ns, func() (err error) {
 		c.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 		if err != nil {
 			return err
+		}
+		if o.ReceiveBuffer > 0 {
+			if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, o.ReceiveBuffer); err != nil {
+				return err
+			}
 		}
 		return unix.Connect(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	})
@@ -90,7 +118,7 @@ func (c *Conn) bind() error {
 		if err != nil {
 			return err
 		}
-		if err := c.configure(attrConfigParams, append(be32(Range), copyPacket)); err != nil {
+		if err := c.configure(attrConfigParams, append(be32(c.copied), copyPacket)); err != nil {
 			return err
 		}
 		return c.configure(attrConfigLength, be32(MaxLength))
@@ -177,6 +205,28 @@ func (c *Conn) Verdict(id uint32, v Verdict, mark uint32) error {
 	c.out = end(b)
 	if _, err := unix.Write(c.fd, c.out); err != nil {
 		return fmt.Errorf("verdict: %w", err)
+	}
+	return nil
+}
+
+// verdictsAtOnce is how many verdicts go into one message to the kernel.
+const verdictsAtOnce = 256
+
+// Verdicts decides about many packets in the same way.
+func (c *Conn) Verdicts(ids []uint32, v Verdict) error {
+	for len(ids) > 0 {
+		n := min(len(ids), verdictsAtOnce)
+		b := c.out[:0]
+		for _, id := range ids[:n] {
+			at := len(b)
+			b = attr(begin(b, msgVerdict, 0, 0, c.queue), attrVerdictHeader, be32(uint32(v), id))
+			binary.NativeEndian.PutUint32(b[at:], uint32(len(b)-at))
+		}
+		c.out = b
+		if _, err := unix.Write(c.fd, b); err != nil {
+			return fmt.Errorf("verdicts: %w", err)
+		}
+		ids = ids[n:]
 	}
 	return nil
 }

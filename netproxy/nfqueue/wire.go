@@ -18,6 +18,7 @@ const (
 	attrMark          = 3
 	attrInDevice      = 5
 	attrPayload       = 10
+	attrCaptured      = 13 // NFQA_CAP_LEN: how long the packet is, if it was cut off
 
 	attrConfigCommand = 1
 	attrConfigParams  = 2
@@ -97,6 +98,8 @@ func parsePacket(b []byte) (Packet, error) {
 			p.ID, seen = binary.BigEndian.Uint32(v), true
 		case attrInDevice:
 			p.Loopback = len(v) == 4 && binary.BigEndian.Uint32(v) == loopbackIndex
+		case attrCaptured:
+			p.Cut = true
 		case attrPayload:
 			p.Payload = v
 		}

@@ -23,6 +23,13 @@
 // When the ring overflows, Poll says so: ErrOrderLost. Order is never lost in
 // silence.
 //
+// # Datagrams
+//
+// With Options.Datagrams the ring also has an event for each datagram that the
+// application takes from a UDP socket (tracepoint sock_recv_length, Linux 6.3), in
+// the same order. It tells the port only: which datagram it was is known from the
+// order in which they were delivered.
+//
 // # Exits
 //
 // The kernel's side also counts the processes that crash (Source.Crashes). It

@@ -10,10 +10,12 @@ import (
 
 // Records in the ring, in host byte order:
 //
+//	received: kind u16, 0 u16, application's port u16, 0 u16, 0 u64
 //	taken: kind u16, leg port u16, application's port u16, 0 u16, copied_seq u32, peer u32
 const (
-	recordTaken = 1
-	recordLen   = 16
+	recordTaken    = 1
+	recordReceived = 2
+	recordLen      = 16
 
 	// noWakeup is BPF_RB_NO_WAKEUP: the reader polls.
 	noWakeup = 1
@@ -119,6 +121,34 @@ func takenProgram(l *layout, t *target) *ebpf.ProgramSpec {
 		asm.StoreMem(asm.RFP, stackRecord+12, peer, asm.Word),
 	}, emit(t))
 	return spec("crsc_taken", "tcp_rcv_space_adjust", ins)
+}
+
+// receivedProgram runs at sock_recv_length(struct sock *sk, int ret, int flags),
+// the end of each receiving system call. What was only peeked at, or is an error of
+// the network's, is not taken.
+func receivedProgram(l *layout, t *target) *ebpf.ProgramSpec {
+	sk, ret := asm.R6, asm.R7
+	ins := asm.Instructions{
+		asm.LoadMem(sk, asm.R1, 0, asm.DWord),
+		asm.LoadMem(ret, asm.R1, 8, asm.DWord),
+		asm.LoadMem(asm.R8, asm.R1, 16, asm.DWord),
+		asm.LoadMem(asm.R1, sk, int16(l.protocol), asm.Half),
+		asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "out"),
+		asm.JSLT.Imm32(ret, 0, "out"),
+		asm.And.Imm32(asm.R8, unix.MSG_PEEK|unix.MSG_ERRQUEUE),
+		asm.JNE.Imm32(asm.R8, 0, "out"),
+		asm.LoadMem(asm.R1, sk, int16(l.net), asm.DWord),
+		asm.LoadMem(asm.R1, asm.R1, int16(l.nsInum), asm.Word),
+		asm.JNE.Imm32(asm.R1, int32(t.inum), "out"),
+		asm.StoreImm(asm.RFP, stackRecord, recordReceived, asm.Half),
+		asm.StoreImm(asm.RFP, stackRecord+2, 0, asm.Half),
+		asm.LoadMem(asm.R1, sk, int16(l.num), asm.Half),
+		asm.StoreMem(asm.RFP, stackRecord+4, asm.R1, asm.Half),
+		asm.StoreImm(asm.RFP, stackRecord+6, 0, asm.Half),
+		asm.StoreImm(asm.RFP, stackRecord+8, 0, asm.Word),
+		asm.StoreImm(asm.RFP, stackRecord+12, 0, asm.Word),
+	}
+	return spec("crsc_received", "sock_recv_length", append(ins, emit(t)...))
 }
 
 // exitProgram runs at sched_process_exit(struct task_struct *p, ...), which

@@ -20,6 +20,9 @@ type Event struct {
 	// CopiedSeq is the sequence number of the first input byte not yet taken.
 	// A received end of the input counts as one byte.
 	CopiedSeq uint32
+	// Datagram: the application took a datagram from a UDP socket on AppPort;
+	// the other fields mean nothing.
+	Datagram bool
 }
 
 // PeerOf is the last four bytes of an address, as Event.Peer has them.
@@ -85,6 +88,8 @@ type Options struct {
 	// Outgoing watches the connections that the application opens as well,
 	// whatever their ports, but those to 127.0.0.0/8.
 	Outgoing bool
+	// Datagrams watches UDP sockets as well, of all ports. It needs Linux 6.3.
+	Datagrams bool
 	// OwnMark under OwnMask is the mark of our own sockets, which are not watched.
 	// A zero mask means redirect's marks.
 	OwnMark, OwnMask uint32

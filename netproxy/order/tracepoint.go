@@ -60,6 +60,11 @@ func (t *tracepoint) open(o Options) (err error) {
 	if err := t.attach(exitProgram(l, &to)); err != nil {
 		return err
 	}
+	if o.Datagrams {
+		if err := t.attach(receivedProgram(l, &to)); err != nil {
+			return err
+		}
+	}
 	return t.selfTest(o)
 }
 
@@ -122,8 +127,11 @@ func (t *tracepoint) Poll(fn func(Event)) error {
 }
 
 func (t *tracepoint) handle(b []byte) {
-	if kind, port, appPort, copied, peer := decode(b); kind == recordTaken {
+	switch kind, port, appPort, copied, peer := decode(b); kind {
+	case recordTaken:
 		t.fn(Event{LegPort: port, AppPort: appPort, Peer: peer, CopiedSeq: copied})
+	case recordReceived:
+		t.fn(Event{AppPort: appPort, Datagram: true})
 	}
 }
 

@@ -105,11 +105,14 @@ func (a *arbiter) release() {
 
 // decide is asked about a SYN for which the kernel has found a listener.
 func (a *arbiter) decide(p *nfqueue.Packet) (v nfqueue.Verdict, mark uint32) {
+	if d, ok := p.Datagram(); ok {
+		return a.decideDatagram(d.Dest), 0
+	}
 	source, dest, ok := p.Ends()
 	if !ok {
 		return nfqueue.Accept, 0
 	}
-	whose := a.ownership(dest)
+	whose := a.ownership(a.listeners(dest))
 	if p.Loopback {
 		mark = MarkGrant
 		switch {
@@ -157,8 +160,25 @@ func (a *arbiter) caller(t sockdiag.Tuple) Ownership {
 	return a.r.opts.Owns([]uint32{s.Inode})
 }
 
-func (a *arbiter) ownership(dest netip.AddrPort) Ownership {
-	ls, err := a.listeners(dest)
+// decideDatagram is asked about one for which the kernel has found a socket.
+func (a *arbiter) decideDatagram(dest netip.AddrPort) nfqueue.Verdict {
+	var err error
+	switch a.ownership(a.bound(dest)) {
+	case Ours:
+		err = a.r.bind(dest)
+	case Theirs:
+		err = a.r.leaveDatagrams(dest)
+	default:
+		return nfqueue.Drop
+	}
+	if err != nil {
+		a.r.opts.Log.WithError(err).WithField("destination", dest).Warn("redirect: a new UDP socket")
+		return nfqueue.Drop
+	}
+	return nfqueue.Repeat
+}
+
+func (a *arbiter) ownership(ls []sockdiag.Socket, err error) Ownership {
 	if err != nil {
 		a.r.opts.Log.WithError(err).Warn("redirect: look for a listener")
 		return Unknown
@@ -189,9 +209,22 @@ func (a *arbiter) ownership(dest netip.AddrPort) Ownership {
 // bound to the very address comes before one bound to any, and one of the same
 // family before an IPv6 socket that takes IPv4 too (inet_lookup_listener).
 func (a *arbiter) listeners(dest netip.AddrPort) ([]sockdiag.Socket, error) {
+	return chosen(dest, func(fn func(*sockdiag.Socket) error) error {
+		return a.diag.Dump(sockdiag.Of(sockdiag.Listen), dest.Port(), fn)
+	})
+}
+
+// bound is the same for datagrams.
+func (a *arbiter) bound(dest netip.AddrPort) ([]sockdiag.Socket, error) {
+	return chosen(dest, func(fn func(*sockdiag.Socket) error) error {
+		return a.diag.DumpUDP(dest.Port(), fn)
+	})
+}
+
+func chosen(dest netip.AddrPort, dump func(func(*sockdiag.Socket) error) error) ([]sockdiag.Socket, error) {
 	var ranked [3][]sockdiag.Socket
 	v4 := dest.Addr().Is4()
-	err := a.diag.Dump(sockdiag.Of(sockdiag.Listen), dest.Port(), func(s *sockdiag.Socket) error {
+	err := dump(func(s *sockdiag.Socket) error {
 		switch at := s.Local.Addr(); {
 		case s.Mark&MarkMask == MarkOwn:
 		case at == dest.Addr():

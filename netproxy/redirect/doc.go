@@ -42,6 +42,14 @@
 // steered to lo, where the first meets a second listener and the later ones the
 // accepted socket.
 //
+// # Datagrams
+//
+// With Options.Datagrams what is sent to the application's UDP sockets, and what
+// it sends from the same addresses, waits in two packet queues for whoever reads
+// them. Nothing is steered, and sockets see the real addresses. Whose a socket is
+// is decided as for listeners. An address that was the application's stays so while
+// it is dead, and ICMP does not say that nobody is there.
+//
 // # Others in the namespace
 //
 // In a pod each protected container has a redirection of its own, in a table of
@@ -53,7 +61,7 @@
 //
 // # What passes untouched
 //
-// Traffic over lo without Options.Loopback, UDP, connections the application opens without
-// Options.Outgoing (unless it binds them to a port it also listens on), IPv6
-// link-local, excluded ports and prefixes.
+// Traffic over lo without Options.Loopback, UDP without Options.Datagrams,
+// connections the application opens without Options.Outgoing (unless it binds them
+// to a port it also listens on), IPv6 link-local, excluded ports and prefixes.
 package redirect

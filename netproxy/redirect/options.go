@@ -37,9 +37,13 @@ type Options struct {
 	Intercept []netip.AddrPort
 	// NoIncoming lets the connections of clients pass untouched.
 	NoIncoming bool
+	// Datagrams hands the application's UDP over; nil: it passes untouched.
+	Datagrams *Datagrams
 	// Outgoing redirects the connections that the application opens; nil: they
 	// pass untouched.
 	Outgoing *Outgoing
+
+	bound []netip.AddrPort // where the application's datagrams were sent to
 }
 
 // Ownership is an answer to the question whose a listener is.

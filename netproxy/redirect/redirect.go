@@ -207,7 +207,7 @@ func (r *Redirect) Forget(addrs ...netip.AddrPort) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.known = slices.DeleteFunc(r.known, func(a netip.AddrPort) bool { return slices.Contains(addrs, a) })
-	if err := r.table.forget(addrs); err != nil {
+	if err := r.table.forget(r.table.sets, addrs); err != nil {
 		return fmt.Errorf("forget %v: %w", addrs, err)
 	}
 	return nil
@@ -234,7 +234,7 @@ func (r *Redirect) ExcludePort(port uint16) error {
 	}
 	known = slices.DeleteFunc(known, func(a netip.AddrPort) bool { return a.Port() != port })
 	r.known = slices.DeleteFunc(r.known, func(a netip.AddrPort) bool { return a.Port() == port })
-	return r.table.forget(known)
+	return r.table.forget(r.table.sets, known)
 }
 
 // applyLocked installs everything: routes first, so that no packet is marked

@@ -62,9 +62,9 @@ func (t *table) add(sets [2]*nftables.Set, addrs []netip.AddrPort) error {
 }
 
 // forget deletes one element at a time, as one that is absent fails its batch.
-func (t *table) forget(addrs []netip.AddrPort) error {
+func (t *table) forget(sets [2]*nftables.Set, addrs []netip.AddrPort) error {
 	for _, a := range addrs {
-		for i, s := range t.sets {
+		for i, s := range sets {
 			e := elements([]netip.AddrPort{a}, i)
 			if len(e) == 0 {
 				continue

@@ -24,6 +24,9 @@ type table struct {
 	ports  *nftables.Set    // excluded local ports
 	rules  map[string]int   // how many rules each chain was given
 
+	bound   [2]*nftables.Set // addresses of the application's UDP sockets, by family
+	foreign [2]*nftables.Set // and of others'
+
 	flows       [2]*nftables.Set // by family
 	serverPorts *nftables.Set    // excluded ports of servers
 	clients     [2]*nftables.Set // excluded clients, by family
@@ -63,6 +66,7 @@ func newTable(suffix string) *table {
 	for i := range t.clients {
 		t.clients[i], t.servers[i] = t.prefixSet(13, "skip_client", i), t.prefixSet(15, "skip_server", i)
 	}
+	t.datagramSets()
 	t.serverPorts = &nftables.Set{ID: 12, Table: t.nft, Name: "skip_server_port", KeyType: nftables.TypeInetService}
 	t.ports = &nftables.Set{ID: 5, Table: t.nft, Name: "skip_port", KeyType: nftables.TypeInetService}
 	return t
@@ -110,6 +114,11 @@ func (t *table) fill(o *Options, queue uint16, intercepted []netip.AddrPort, flo
 	}
 	if o.Outgoing != nil {
 		if err := t.addOutgoingSets(o.Outgoing, flows); err != nil {
+			return err
+		}
+	}
+	if o.Datagrams != nil {
+		if err := t.addDatagrams(o, queue); err != nil {
 			return err
 		}
 	}

@@ -25,7 +25,7 @@ const maxMerge = 64 << 10
 // holds what the checkpoint's image says, by connection number. With a nil
 // table the whole journal is replayed into a fresh start of the container.
 func Build(r RecordReader, table *Table, sockets map[uint32]Socket) (*Plan, error) {
-	b := &builder{plan: &Plan{Conns: map[uint32]*Conn{}}, reopen: map[uint32]bool{}}
+	b := &builder{plan: &Plan{Conns: map[uint32]*Conn{}}, reopen: map[uint32]bool{}, datagrams: map[journal.Position]*Datagram{}, waiting: map[journal.Position]bool{}}
 	if table != nil {
 		b.seed(table, sockets)
 	}
@@ -52,6 +52,11 @@ type builder struct {
 	mark   journal.Position
 	reopen map[uint32]bool // opened before the cut, absent from the image
 	tails  []*Conn         // connections in the order of their last input
+
+	datagrams map[journal.Position]*Datagram
+	arrived   []*Datagram               // in order
+	waiting   map[journal.Position]bool // came before the cut and were not taken
+	sent      uint64                    // datagrams that had been sent at the cut
 }
 
 // seed enters the connections that the image holds, and those that were open
@@ -59,6 +64,10 @@ type builder struct {
 func (b *builder) seed(t *Table, sockets map[uint32]Socket) {
 	b.mark = t.Mark
 	b.plan.NextID = t.NextID
+	b.sent = t.Sent
+	for _, pos := range t.Datagrams {
+		b.waiting[pos] = true
+	}
 	for _, cs := range t.Conns {
 		if s, ok := sockets[cs.ID]; ok {
 			b.plan.Conns[cs.ID] = &Conn{ConnState: cs, Image: &s, Start: s.Received, consumed: s.Consumed}
@@ -86,6 +95,9 @@ func (b *builder) take(rec *journal.Record) error {
 		return nil
 	case journal.TypeOpen:
 		b.open(rec)
+		return nil
+	case journal.TypeDatagram, journal.TypeDatagramTaken, journal.TypeDatagramSent:
+		b.datagram(rec)
 		return nil
 	}
 	c := b.plan.Conns[rec.Conn]
@@ -226,6 +238,11 @@ func (b *builder) finish() {
 		b.plan.Bytes += int64(len(c.Input))
 		if c.reset == 0 && c.end() > c.consumed {
 			b.plan.Steps = append(b.plan.Steps, Step{Kind: Tail, Conn: c, From: c.consumed, Upto: c.end(), Gate: c.gateFor(c.end())})
+		}
+	}
+	for _, d := range b.arrived {
+		if !d.taken {
+			b.plan.Untaken = append(b.plan.Untaken, d)
 		}
 	}
 	for _, c := range b.plan.Conns {

@@ -18,6 +18,11 @@ type Table struct {
 	// NextID is the first connection number not yet given out.
 	NextID uint32      `json:"nextId"`
 	Conns  []ConnState `json:"connections"`
+	// Datagrams are those that the application had been given and had not taken,
+	// by position: no checkpoint holds what waits in a UDP socket.
+	Datagrams []journal.Position `json:"datagrams,omitempty"`
+	// Sent is how many datagrams the application had sent.
+	Sent uint64 `json:"sent,omitempty"`
 }
 
 // ConnState is one connection at the cut. Offsets are in bytes since the
@@ -99,15 +104,19 @@ const (
 	Connect     // the server's answer to a connection that the application opens
 	Refuse      // the server's refusal
 	Unreachable // the network's word that the server cannot be reached
+
+	Receive // deliver a datagram and wait until it is taken
 )
 
 // Step is one action of a replay.
 type Step struct {
 	Kind Kind
-	Conn *Conn
-	From uint64 // input offset at which the step begins (Feed, Tail)
-	Upto uint64 // input offset
-	Gate uint64 // output offset that must have been produced again before
+	Conn *Conn // nil for Receive
+	// Datagram is what Receive delivers.
+	Datagram *Datagram
+	From     uint64 // input offset at which the step begins (Feed, Tail)
+	Upto     uint64 // input offset
+	Gate     uint64 // output offset that must have been produced again before
 }
 
 // Conn is one connection of a plan.
@@ -162,6 +171,23 @@ func (c *Conn) gateFor(upto uint64) uint64 {
 	return c.gates[i].out
 }
 
+// Datagram is one for the application.
+type Datagram struct {
+	Position     journal.Position // of its record
+	Source, Dest netip.AddrPort
+	Payload      []byte
+	// Sent is how many datagrams the application had sent since the cut when it
+	// came.
+	Sent uint64
+
+	taken bool
+}
+
+// Reply is the fingerprint of a datagram that the application sent.
+type Reply struct {
+	Flow, Hash uint64
+}
+
 // Plan is a whole replay.
 type Plan struct {
 	// Conns by number. Those with Image are re-created before the restore.
@@ -170,7 +196,13 @@ type Plan struct {
 	// Outgoing are the connections that the application opens again, in the
 	// order in which it had.
 	Outgoing []*Conn
-	NextID   uint32
-	Records  int   // journal records that were read
-	Bytes    int64 // input bytes that will be fed
+	// Untaken are the datagrams that the application never took, in the order in
+	// which they came. They are not among the steps.
+	Untaken []*Datagram
+	// Replies are the datagrams that the application sent after the cut, in that
+	// order.
+	Replies []Reply
+	NextID  uint32
+	Records int   // journal records that were read
+	Bytes   int64 // input bytes that will be fed
 }

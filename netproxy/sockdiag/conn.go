@@ -79,8 +79,20 @@ func (c *Conn) Lookup(t Tuple, s *Socket) error {
 // the Conn. An error of fn ends the dump and is returned.
 func (c *Conn) Dump(states States, port uint16, fn func(*Socket) error) error {
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		if err := c.dumpFamily(fam, states, port, fn); err != nil {
+		if err := c.dump(&request{family: fam, states: states}, port, fn); err != nil {
 			return fmt.Errorf("dump sockets: %w", err)
+		}
+	}
+	return nil
+}
+
+// DumpUDP is Dump for UDP sockets, whose State says whether they are connected:
+// Established or Close. RecvQueue is the memory of what waits in them.
+func (c *Conn) DumpUDP(port uint16, fn func(*Socket) error) error {
+	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		r := request{proto: unix.IPPROTO_UDP, family: fam, states: AllStates, memory: true}
+		if err := c.dump(&r, port, fn); err != nil {
+			return fmt.Errorf("dump UDP sockets: %w", err)
 		}
 	}
 	return nil
@@ -120,16 +132,13 @@ func family(t Tuple) uint8 {
 	return unix.AF_INET6
 }
 
-func (c *Conn) dumpFamily(fam uint8, states States, port uint16, fn func(*Socket) error) error {
+func (c *Conn) dump(r *request, port uint16, fn func(*Socket) error) error {
 	c.seq++
-	r := request{
-		typ: sockDiagByFamily, flags: unix.NLM_F_REQUEST | unix.NLM_F_DUMP, seq: c.seq,
-		family: fam, states: states, cookie: anyCookie(),
-		tuple: Tuple{Local: netip.AddrPortFrom(netip.Addr{}, port)}, // the kernel compares the port only
-	}
+	r.typ, r.flags, r.seq, r.cookie = sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, c.seq, anyCookie()
+	r.tuple = Tuple{Local: netip.AddrPortFrom(netip.Addr{}, port)} // the kernel compares the port only
 	var s Socket
 	var failed error
-	err := c.exchange(&r, func(b []byte) error {
+	err := c.exchange(r, func(b []byte) error {
 		if err := parse(b, &s); err != nil {
 			return err
 		}

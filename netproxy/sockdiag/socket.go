@@ -45,7 +45,7 @@ type Tuple struct {
 	Local, Remote netip.AddrPort
 }
 
-// Socket is what the kernel tells of one TCP socket.
+// Socket is what the kernel tells of one socket.
 type Socket struct {
 	Tuple
 	State State
@@ -59,6 +59,8 @@ type Socket struct {
 	UID   uint32
 	// Mark is SO_MARK; always 0 for a TIME_WAIT.
 	Mark uint32
+	// ReceiveBuffer is SO_RCVBUF, filled by DumpUDP only.
+	ReceiveBuffer uint32
 	// BytesAcked and BytesReceived are filled by Lookup only (tcpi_bytes_acked,
 	// tcpi_bytes_received; a received FIN counts as one byte).
 	BytesAcked, BytesReceived uint64

@@ -16,12 +16,16 @@ const (
 	requestLen = headerLen + 56 // struct inet_diag_req_v2
 	answerLen  = 72             // struct inet_diag_msg
 
-	attrInfo = 2  // INET_DIAG_INFO: struct tcp_info
-	attrMark = 15 // INET_DIAG_MARK: sent to anyone with CAP_NET_ADMIN
+	attrInfo   = 2  // INET_DIAG_INFO: struct tcp_info
+	attrMemory = 7  // INET_DIAG_SKMEMINFO: an array of u32, SK_MEMINFO_*
+	attrMark   = 15 // INET_DIAG_MARK: sent to anyone with CAP_NET_ADMIN
 	// Offsets in struct tcp_info.
 	infoBytesAcked    = 120
 	infoBytesReceived = 128
 	infoEnd           = 136
+	// and in that of INET_DIAG_SKMEMINFO.
+	memoryReceiveBuffer = 4
+	memoryEnd           = 8
 )
 
 // request is one sock_diag request, built in place.
@@ -29,7 +33,9 @@ type request struct {
 	typ, flags uint16
 	seq        uint32
 	family     uint8
+	proto      uint8 // 0: TCP
 	info       bool
+	memory     bool
 	states     States
 	tuple      Tuple
 	cookie     [8]byte
@@ -53,8 +59,14 @@ func (r *request) put(b *[requestLen]byte) {
 	q := b[headerLen:]
 	q[0] = r.family
 	q[1] = unix.IPPROTO_TCP
+	if r.proto != 0 {
+		q[1] = r.proto
+	}
 	if r.info {
 		q[2] = 1 << (attrInfo - 1)
+	}
+	if r.memory {
+		q[2] |= 1 << (attrMemory - 1)
 	}
 	ne.PutUint32(q[4:], uint32(r.states))
 	id := q[8:]
@@ -114,6 +126,8 @@ func parse(b []byte, s *Socket) error {
 		case typ == attrInfo && len(v) >= infoEnd:
 			s.BytesAcked = ne.Uint64(v[infoBytesAcked:])
 			s.BytesReceived = ne.Uint64(v[infoBytesReceived:])
+		case typ == attrMemory && len(v) >= memoryEnd:
+			s.ReceiveBuffer = ne.Uint32(v[memoryReceiveBuffer:])
 		case typ == attrMark && len(v) >= 4:
 			s.Mark = ne.Uint32(v)
 		}

@@ -29,6 +29,11 @@ func (g *guard) noteInput(in input) {
 	g.writeStatus()
 }
 
+// unrecorded takes input that the proxy could not journal.
+func (g *guard) unrecorded(what string) {
+	g.sched.note(input{at: time.Now(), what: what, counts: true})
+}
+
 // isReady reports that protection was in force when the container started, and
 // that it has not ended.
 func (g *guard) isReady() bool {

@@ -41,6 +41,7 @@ func (g *guard) openProxy() (err error) {
 		NetNS: int(g.netns.Fd()), Name: tableName(g.c.Namespace(), g.c.ID()),
 		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: t.dying,
 		Owns: t.owns, Node: nodeConns(g.cfg.Probes), Loopback: g.cfg.InterceptLoopback,
+		Datagrams: g.cfg.JournalUDP, OnUnrecorded: func(what string) { t.tell(func(g *guard) { g.unrecorded(what) }) },
 		MaxMemory: int(g.cfg.ProxyMemory), MaxConnections: g.cfg.MaxConnections,
 		NoIngress: !g.cfg.Intercept.Ingress(), Egress: g.cfg.Intercept.Egress(),
 		ExcludePorts: excluded(g.cfg.ExcludeIn.Ports), ExcludeSources: g.cfg.ExcludeIn.Prefixes,

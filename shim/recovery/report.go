@@ -48,6 +48,9 @@ func (g *guard) writeStatus() {
 	defer g.mu.Unlock()
 	if g.proxy != nil {
 		st := g.proxy.Stats()
+		if g.cfg.JournalUDP {
+			g.status.Datagrams = &status.Datagrams{Journaled: st.Datagrams, Dropped: st.Dropped, Repeated: st.Repeated}
+		}
 		g.status.Order, g.status.OrderReason, g.status.Connections = st.Order, st.OrderReason, st.Connections
 	}
 	g.status.Intercepted = intercepted

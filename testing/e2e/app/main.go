@@ -3,6 +3,8 @@
 // over TCP: "add" counts and answers the count, "check" answers what memory and
 // file hold, "die" ends the program with status 7. Each addition is also told on standard output.
 //
+// With -datagrams it is the server of package datagrams instead.
+//
 // SIGUSR1 makes it exit with status 3, SIGUSR2 with 0, SIGTERM with 143.
 package main
 
@@ -20,12 +22,19 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+
+	"github.com/crsc-io/crsc/testing/datagrams"
 )
 
 func main() {
 	file := flag.String("file", "/data.log", "the file that is appended to")
 	mptcp := flag.Bool("mptcp", false, "listen with Multipath TCP, which CRIU cannot dump")
+	udp := flag.Bool("datagrams", false, "serve by UDP what package datagrams asks for")
 	flag.Parse()
+	if *udp {
+		fmt.Fprintln(os.Stderr, "app:", datagrams.Serve())
+		os.Exit(1)
+	}
 	fmt.Fprintln(os.Stderr, "app:", run(*file, *mptcp))
 	os.Exit(1)
 }

@@ -1,0 +1,229 @@
+package datagrams
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/crsc-io/crsc/status"
+	"github.com/crsc-io/crsc/testing/env"
+	"github.com/crsc-io/crsc/testing/env/ociimage"
+	"github.com/crsc-io/crsc/testing/load"
+)
+
+const containerID = "datagrams"
+
+// readyLimit bounds each wait for something that takes well under a second when
+// all is well.
+const readyLimit = 30 * time.Second
+
+// Report is what a run has shown.
+type Report struct {
+	Kills     int              `json:"kills"`
+	Recovered int              `json:"recovered"`
+	Served    int              `json:"served"`
+	Datagrams status.Datagrams `json:"datagrams"`
+	Differing int              `json:"differing"`
+	LongestMS float64          `json:"longest_answer_ms"`
+	// Faults say what was wrong; empty: nothing.
+	Faults []string `json:"faults,omitempty"`
+}
+
+// Run does everything from bringing the environment up to destroying it.
+func Run(ctx context.Context, o Options) (report *Report, err error) {
+	if err := o.defaultsAndValidate(); err != nil {
+		return nil, err
+	}
+	e, err := env.Locate(o.Instance)
+	if err != nil {
+		return nil, err
+	}
+	// What a run that was killed left behind, container included.
+	if err := e.Down(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, e.Down(context.WithoutCancel(ctx))) }()
+	if err := e.Up(ctx); err != nil {
+		return nil, err
+	}
+	if err := start(ctx, e, o); err != nil {
+		return nil, err
+	}
+	clients, err := awaitService(ctx, e, o.Clients)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{}
+	err = r.play(ctx, e, o)
+	served, longest, wrong := clients.Stop()
+	if err != nil {
+		return nil, err
+	}
+	r.Served, r.LongestMS = served, float64(longest.Microseconds())/1000
+	s, err := status.Read(filepath.Dir(e.StatusFile(containerID)))
+	if err != nil {
+		return nil, err
+	}
+	if s.Datagrams != nil {
+		r.Datagrams = *s.Datagrams
+	}
+	return r, r.judge(wrong)
+}
+
+// start runs this very program as the server.
+func start(ctx context.Context, e *env.Env, o Options) error {
+	image, err := ociimage.Import(ctx, e, "busybox")
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return e.Run(ctx, env.Container{
+		ID: containerID, Image: image, Netns: e.Pod().Path,
+		Annotations: map[string]string{
+			"crsc.io/checkpoint-restore":  "true",
+			"crsc.io/checkpoint-interval": o.Interval.String(),
+			"crsc.io/recovery-budget":     "unlimited",
+			"crsc.io/udp":                 "journal",
+		},
+		Flags: []string{"--mount=type=bind,src=" + self + ",dst=/server,options=rbind:ro"},
+		Args:  []string{"/server", "-serve"},
+	})
+}
+
+// awaitService starts the clients when the server listens and is protected.
+func awaitService(ctx context.Context, e *env.Env, n int) (*Clients, error) {
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	for {
+		s, err := status.Read(filepath.Dir(e.StatusFile(containerID)))
+		if err == nil && !s.Protected {
+			err = fmt.Errorf("unprotected: %s", s.Reason)
+		}
+		if err == nil {
+			err = listens(ctx, e)
+		}
+		if err == nil {
+			return StartClients(ctx, e.Client().Path, At(e.Pod().IP4, e.Pod().IP6), n)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the server does not serve: %w", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// listens asks the server's TCP side, which is there after the other.
+func listens(ctx context.Context, e *env.Env) error {
+	d, err := load.NewDialer(e.Client().Path, 1)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	var c net.Conn
+	if c, err = d.Dial(ctx, netip.AddrPortFrom(e.Pod().IP4, Port)); err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// play kills the server at random moments.
+func (r *Report) play(ctx context.Context, e *env.Env, o Options) error {
+	for range o.Kills {
+		moment := time.Duration((0.5 + rand.Float64()) * float64(o.Gap))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(moment):
+		}
+		pid, state, err := e.Task(ctx, containerID)
+		if err != nil {
+			return err
+		}
+		groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if err != nil || !strings.Contains(string(groups), "/"+containerID) {
+			return fmt.Errorf("pid %d (%s) is not in the container's cgroup: %w", pid, state, err)
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return fmt.Errorf("kill %d: %w", pid, err)
+		}
+		r.Kills++
+		if !r.awaitRecovery(ctx, e) {
+			return ctx.Err() // the report says so; there is nothing left to kill
+		}
+		fmt.Fprintf(o.Progress, "\r%d of %d kills", r.Kills, o.Kills)
+	}
+	fmt.Fprintln(o.Progress)
+	time.Sleep(o.Gap)
+	return nil
+}
+
+// awaitRecovery waits until as many crashes were recovered as there were kills.
+func (r *Report) awaitRecovery(ctx context.Context, e *env.Env) bool {
+	for begun := time.Now(); time.Since(begun) < readyLimit && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+		s, err := status.Read(filepath.Dir(e.StatusFile(containerID)))
+		if err != nil {
+			continue
+		}
+		if s.RecoveryCount >= r.Kills && s.Phase == "running" {
+			r.Recovered = s.RecoveryCount
+			last := s.Recoveries[len(s.Recoveries)-1]
+			r.Differing += int(last.Differing)
+			return true
+		}
+		if s.Phase == "stopped" {
+			r.Faults = append(r.Faults, "the exit was reported: "+s.Reason)
+			return false
+		}
+	}
+	return false
+}
+
+// judge says what is wrong.
+func (r *Report) judge(wrong error) error {
+	if wrong != nil {
+		r.Faults = append(r.Faults, wrong.Error())
+	}
+	for _, bad := range []struct {
+		is   bool
+		what string
+	}{
+		{r.Recovered != r.Kills, "a crash was not recovered"},
+		{r.Differing > 0, "a replay came out differently"},
+		{r.Datagrams.Journaled == 0, "no datagram was journaled"},
+		{r.Datagrams.Dropped > 0, "datagrams were dropped"},
+		{r.Served == 0, "nobody was served"},
+	} {
+		if bad.is {
+			r.Faults = append(r.Faults, bad.what)
+		}
+	}
+	if len(r.Faults) > 0 {
+		return ErrFailed
+	}
+	return nil
+}
+
+// Write writes the report to a file, making its directory.
+func (r *Report) Write(file string) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(data, '\n'), 0o644)
+}
