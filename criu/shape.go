@@ -71,12 +71,13 @@ func checkNamespaceIDs(images fs.FS) error {
 }
 
 // checkInitIDs: the first task is the init of a PID namespace of its own, with a
-// mount namespace of its own, and everything else is where CRIU is.
+// mount namespace of its own, and everything else is where CRIU is; but for the
+// time namespace, which CRIU makes at each restore and which has its offsets only.
 func checkInitIDs(p *pstree.PstreeEntry, ids, outside *criu_core.TaskKobjIdsEntry) error {
 	theirs, host := namespaceIDs(ids), namespaceIDs(outside)
-	const pid, mount = 0, 1
+	const pid, mount, clock = 0, 1, 7
 	own := theirs[pid] != host[pid] && theirs[mount] != host[mount]
-	theirs[pid], theirs[mount] = host[pid], host[mount]
+	theirs[pid], theirs[mount], theirs[clock] = host[pid], host[mount], host[clock]
 	if p.GetPid() != 1 || p.GetPpid() != 0 || outside == nil || !own || theirs != host {
 		return fmt.Errorf("%w: task %d is not the init of a container: %v in %v", ErrCorrupt, p.GetPid(), ids, outside)
 	}
