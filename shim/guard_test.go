@@ -170,6 +170,7 @@ func TestRecovery(t *testing.T) {
 		{"unprepared", testUnprepared},
 		{"refused", testRefused},
 		{"start instead", testStartInstead},
+		{"start crashed", testStartCrashed},
 		{"no start", testNoStart},
 		{"terminal", testGuardedTerminal},
 		{"host pid namespace", testGuardedHostPID},
