@@ -160,7 +160,7 @@ func (p *Proxy) findDatagrams() error {
 		if len(e.inflight) == 0 || e.inflight[0].passed.IsZero() {
 			continue
 		}
-		if p.udp.tracked && time.Since(e.changed) < unseenAfter || p.udp.tracked && time.Since(e.looked) < unseenAfter {
+		if p.udp.tracked && (time.Since(e.inflight[0].passed) < unseenAfter || time.Since(e.looked) < lookPause) {
 			continue
 		}
 		if err := p.findIn(e); err != nil {
@@ -192,7 +192,11 @@ func (p *Proxy) findIn(e *endpoint) error {
 	if err := p.pollOrder(); err != nil {
 		return err
 	}
-	for len(e.inflight) > 0 && !e.inflight[0].passed.IsZero() && e.inflight[0].passed.Before(e.looked) {
+	least := time.Duration(0)
+	if p.udp.tracked {
+		least = lookEvery // it may have been taken just now, and its event be under way
+	}
+	for len(e.inflight) > 0 && !e.inflight[0].passed.IsZero() && e.looked.Sub(e.inflight[0].passed) > least {
 		p.taken(e.pop())
 	}
 	return nil

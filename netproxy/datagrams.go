@@ -88,10 +88,12 @@ const (
 	// perDatagram is what the kernel needs for a small one, and a little more.
 	perDatagram = 2304
 	// unseenAfter is from when on a datagram in flight is looked for.
-	unseenAfter = 100 * time.Millisecond
+	unseenAfter = 2 * time.Second
+	// lookPause is between two such looks.
+	lookPause = 100 * time.Millisecond
 	// lookEvery bounds how often the sockets of a port are looked at meanwhile, in
 	// a replay; untrackedEvery where only that tells what was taken.
-	lookEvery      = 5 * time.Millisecond
+	lookEvery      = time.Second
 	untrackedEvery = 300 * time.Microsecond
 	// lookAgain is how long what was seen of a port's sockets is believed.
 	lookAgain = time.Second
