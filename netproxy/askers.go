@@ -94,6 +94,13 @@ func (a *askers) has(s *syn) bool {
 	return false
 }
 
+// busy reports whether a SYN is being asked about.
+func (a *askers) busy() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.queue)+len(a.done) > 0
+}
+
 // answers returns the SYNs about which there is an answer, in their order.
 func (a *askers) answers() []*syn {
 	if !a.ready.Swap(false) {

@@ -34,8 +34,11 @@ type outbound struct {
 	detached bool
 
 	// In a replay: connected says that the record of the server's answer was
-	// reached, unidentified that the leg may be another connection's.
-	connected, unidentified bool
+	// reached, unidentified that the leg may be another connection's. stray: the
+	// application had not opened it.
+	connected, unidentified, stray bool
+	placement
+	done []exchange // answered out of turn, and not passed over yet
 }
 
 func (c *conn) flow() redirect.Flow { return redirect.Flow{Server: c.dest, Port: c.client.Port()} }
@@ -159,7 +162,7 @@ func (p *Proxy) decide(c *conn) {
 		switch c.errno {
 		case unix.ECONNREFUSED, unix.ECONNRESET:
 			p.opts.Journal.AppendClose(c.id, journal.In, journal.RST, 0)
-		case unix.EHOSTUNREACH:
+		case unix.EHOSTUNREACH, unix.ENETUNREACH:
 			p.opts.Journal.AppendClose(c.id, journal.In, journal.FIN, 0)
 		}
 	}
@@ -214,10 +217,10 @@ func (p *Proxy) legStands(c *conn, fd int) {
 	p.egress.handshakes--
 	p.egress.opened(c)
 	c.unidentified = p.rep != nil && len(c.expect) > 0
-	c.granted, c.unopened, c.syn, c.legFD = false, false, nil, fd
+	c.granted, c.unopened, c.syn, c.legFD = false, c.stray, nil, fd
 	seqs, err := tcprepair.BaseSeqs(fd, 0)
 	if err == nil {
-		c.inBase, c.outBase, c.origin = seqs.In, seqs.Out, seqs.In
+		c.inBase, c.outBase, c.origin = seqs.In-uint32(c.inSent), seqs.Out-uint32(c.outPos), seqs.In
 		c.writable[legSide] = true
 		p.enter(c)
 		err = p.watchLeg(c)
@@ -226,6 +229,9 @@ func (p *Proxy) legStands(c *conn, fd int) {
 		p.opts.Log.WithError(err).Warn("netproxy: leg of an outgoing connection")
 		p.abandon(c)
 		return
+	}
+	if c.stray {
+		p.strayStands(c)
 	}
 	p.activate(c)
 }

@@ -1,9 +1,12 @@
 package netproxy
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy/replay"
 )
 
 // detach makes a connection of its own of a leg that was taken for c and is no
@@ -13,7 +16,7 @@ import (
 func (p *Proxy) detach(c *conn) {
 	n := &conn{
 		id: p.nextID, dir: dirOut, client: c.client, dest: c.dest, clientFD: -1, legFD: c.legFD,
-		inBase: c.inBase, outBase: c.outBase, origin: c.origin,
+		inBase: c.inBase + uint32(c.inSent), outBase: c.outBase + uint32(c.outPos), origin: c.origin,
 	}
 	port, err := p.ports.GetCommon()
 	if err != nil {
@@ -21,17 +24,59 @@ func (p *Proxy) detach(c *conn) {
 		c.unidentified = false // it differs
 		return
 	}
-	n.legPort, n.unopened, n.detached, n.redirected = port, true, true, c.redirected
+	n.legPort, n.unopened, n.redirected = port, true, c.redirected
 	n.readable[legSide], n.hup[legSide], n.writable[legSide] = true, c.hup[legSide], true
 	p.nextID++
-	c.legFD, c.unopened, c.unidentified, c.redirected = -1, true, false, false
-	c.readable[legSide], c.hup[legSide], c.writable[legSide] = false, false, false
-	p.egress.expect = append(p.egress.expect, c)
-	p.egress.handshakes++
+	p.bereave(c)
 	p.insert(n)
-	p.rep.conns[n.id] = n
-	p.rep.detached = append(p.rep.detached, n)
 	p.rewatchLeg(n)
+	p.strayStands(n)
+}
+
+// spareLeg takes the leg from a connection that its server is about to end since
+// the application had: a pool may keep it this time, and close another.
+func (p *Proxy) spareLeg(c *conn, pc *replay.Conn) {
+	if c.dir == dirOut && pc.AppEnded && legOpen(c) && !c.hup[legSide] && p.rep.stateless[c.dest] && p.atRest(c) && nextOutput(c) == nil {
+		p.detach(c)
+	}
+}
+
+// strayStands takes a leg that is no recorded connection's, as far as is known.
+func (p *Proxy) strayStands(c *conn) {
+	c.stray, c.unopened, c.detached = false, true, true
+	p.egress.handshakes++
+	if p.rep == nil {
+		p.launchOne(c)
+		return
+	}
+	p.rep.servers[c.dest]++
+	p.rep.conns[c.id] = c
+	p.rep.detached = append(p.rep.detached, c)
+	p.activate(c)
+}
+
+// admitStrays lets connections be opened that the application had not opened, if
+// it may only have taken another one of a pool then: what it writes will tell.
+func (p *Proxy) admitStrays() {
+	e := p.egress
+	e.syns = slices.DeleteFunc(e.syns, func(s *syn) bool {
+		to := func(c *conn) bool { return c.dest == s.server && !c.gone }
+		if slices.ContainsFunc(e.expect, to) ||
+			!slices.ContainsFunc(p.rep.outgoing, func(c *conn) bool { return to(c) && !c.diverged && c.outPos < c.outRead }) {
+			return false
+		}
+		port, err := p.ports.GetCommon()
+		if err != nil {
+			return false // checkStray ends the wait
+		}
+		c := &conn{id: p.nextID, dir: dirOut, client: s.client, dest: s.server, legPort: port, clientFD: -1, legFD: -1}
+		c.unopened, c.stray, c.syn = true, true, s
+		p.nextID++
+		p.insert(c)
+		e.opening[s.pair] = c
+		p.grant(c)
+		return true
+	})
 }
 
 // rewatchLeg tells epoll whose the leg is now.
@@ -54,17 +99,22 @@ func (p *Proxy) launch(rep *replayState) (lost int) {
 			p.destroy(c, true)
 			lost++
 		default:
-			if p.failed == nil {
-				c.acceptedAt = p.opts.Journal.AppendOpen(journal.ConnOpen{
-					Conn: c.id, Direction: dirOut, Client: c.client, Server: c.dest, LegPort: c.legPort,
-				})
-				p.opts.Journal.AppendConsumed(c.id, 0)
-			}
-			p.stats.opened.Add(1)
-			p.box.dials = append(p.box.dials, c)
+			p.launchOne(c)
 		}
 	}
 	return lost
+}
+
+// launchOne dials the server of a leg that stands.
+func (p *Proxy) launchOne(c *conn) {
+	if p.failed == nil {
+		c.acceptedAt = p.opts.Journal.AppendOpen(journal.ConnOpen{
+			Conn: c.id, Direction: dirOut, Client: c.client, Server: c.dest, LegPort: c.legPort,
+		})
+		p.opts.Journal.AppendConsumed(c.id, 0)
+	}
+	p.stats.opened.Add(1)
+	p.box.dials = append(p.box.dials, c)
 }
 
 // joined is called when the server of a detached connection has answered.

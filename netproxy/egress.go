@@ -8,11 +8,9 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/crsc-io/crsc/netproxy/nfqueue"
 	"github.com/crsc-io/crsc/netproxy/redirect"
-	"github.com/crsc-io/crsc/netproxy/tcprepair"
+	"github.com/crsc-io/crsc/netproxy/sockdiag"
 )
 
 // egress intercepts the connections that the application opens. It belongs to
@@ -42,6 +40,9 @@ type egress struct {
 	expectUntil time.Time
 	looked      time.Time // when expire last looked
 	ended       []endedFlow
+	// diag looks for the sockets that have sent SYNs.
+	diag    *sockdiag.Conn
+	refused map[pair]refusal
 }
 
 // pair names a connection by the ends of the application's socket.
@@ -80,12 +81,15 @@ const (
 
 // openEgress makes queue and listener.
 func (p *Proxy) openEgress() (err error) {
-	e := &egress{opening: map[pair]*conn{}}
+	e := &egress{opening: map[pair]*conn{}, refused: map[pair]refusal{}}
 	p.egress = e // release closes what there is
 	if e.queue, err = nfqueue.Open(p.netns); err != nil {
 		return err
 	}
 	if e.listen, err = redirect.Listen(p.netns, 0); err != nil {
+		return err
+	}
+	if e.diag, err = sockdiag.Open(p.netns); err != nil {
 		return err
 	}
 	e.askers, err = newAskers(p.netns, p.opts.Owns, p.wake)
@@ -96,6 +100,9 @@ func (e *egress) close() error {
 	var errs []error
 	if e.askers != nil {
 		errs = append(errs, e.askers.close())
+	}
+	if e.diag != nil {
+		errs = append(errs, e.diag.Close())
 	}
 	if e.queue != nil {
 		errs = append(errs, e.queue.Close())
@@ -129,6 +136,7 @@ func (p *Proxy) turnEgress() error {
 		}
 	}
 	if p.phase == live && len(e.syns) > 0 {
+		p.dropGivenUp()
 		list := e.syns
 		e.syns = nil
 		for _, s := range list {
@@ -143,8 +151,11 @@ func (p *Proxy) turnEgress() error {
 	}
 	if p.phase == replaying {
 		p.rejoin()
+		p.admitStrays()
+		p.passOver()
+		p.reconsider()
 	}
-	if len(e.opening)+len(e.expect)+len(e.ended) > 0 {
+	if len(e.opening)+len(e.expect)+len(e.ended)+len(e.syns)+len(e.refused) > 0 {
 		p.expireEgress()
 	}
 	return nil
@@ -169,6 +180,10 @@ func (p *Proxy) onPacket(pk *nfqueue.Packet) {
 			p.verdict(s.id, nfqueue.Drop, 0)
 			return
 		}
+	}
+	if r, ok := p.egress.refused[s.pair]; ok && r.seq == s.seq {
+		p.refuse(s, r.errno) // it was under way when the answer was given
+		return
 	}
 	again := func(o *syn) bool { return o.pair == s.pair && o.seq == s.seq }
 	switch {
@@ -233,6 +248,9 @@ func (p *Proxy) expireEgress() {
 				p.abandon(c)
 			}
 		}
+		p.dropGivenUp()
+		p.abandonGivenUp(now)
+		p.forgetRefusals(now)
 		p.expireExpected(now)
 		p.forgetFlows(now)
 	}
@@ -318,18 +336,4 @@ func (p *Proxy) crashEgress() {
 	}
 	clear(e.opening)
 	e.syns, e.expect, e.handshakes = nil, nil, 0
-}
-
-func (p *Proxy) refuse(s *syn, errno unix.Errno) {
-	p.verdict(s.id, nfqueue.Drop, 0)
-	var err error
-	switch errno {
-	case unix.ECONNREFUSED, unix.ECONNRESET:
-		err = tcprepair.Refuse(p.netns, redirect.MarkOwn, s.client, s.server, s.seq)
-	case unix.EHOSTUNREACH:
-		err = tcprepair.Unreachable(p.netns, redirect.MarkOwn, s.client, s.server, s.packet)
-	}
-	if err != nil {
-		p.opts.Log.WithError(err).Warn("netproxy: the application is not told that a connection has failed")
-	}
 }

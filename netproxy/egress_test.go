@@ -3,6 +3,7 @@ package netproxy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -79,12 +80,16 @@ type teller struct {
 	r     *rig
 	mu    sync.Mutex // guards conns
 	conns []*net.TCPConn
-	stop  func() // crash: all sockets are gone at once
+	ctx   context.Context
+	dead  atomic.Bool // a crashed application says nothing of what it sees of that
+	stop  func()      // crash: all sockets are gone at once
 }
 
 func (r *rig) teller(serve func(t *teller, c *net.TCPConn)) *teller {
 	r.t.Helper()
 	a := &teller{r: r}
+	var end context.CancelFunc
+	a.ctx, end = context.WithCancel(context.Background())
 	l := r.listener(r.app, tellerPort)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -95,6 +100,7 @@ func (r *rig) teller(serve func(t *teller, c *net.TCPConn)) *teller {
 	})
 	r.dead.Store(uint32(Alive))
 	a.stop = sync.OnceFunc(func() {
+		a.dead.Store(true)
 		r.dead.Store(uint32(InitDying))
 		l.Close()
 		a.mu.Lock()
@@ -104,6 +110,7 @@ func (r *rig) teller(serve func(t *teller, c *net.TCPConn)) *teller {
 		}
 		a.conns = nil
 		a.mu.Unlock()
+		end() // now that nobody can be told of it
 		wg.Wait()
 	})
 	r.t.Cleanup(func() { a.stop() })
@@ -120,7 +127,7 @@ func (a *teller) own(c *net.TCPConn) {
 func (a *teller) dial(to netip.AddrPort) (*net.TCPConn, error) {
 	var c net.Conn
 	err := netns.Do(a.r.app, func() (err error) {
-		c, err = (&net.Dialer{Timeout: 10 * time.Second}).Dial("tcp", to.String())
+		c, err = (&net.Dialer{Timeout: 10 * time.Second}).DialContext(a.ctx, "tcp", to.String())
 		return err
 	})
 	if err != nil {
@@ -145,7 +152,9 @@ func counter(to netip.AddrPort, every int) func(*teller, *net.TCPConn) {
 				}
 				var err error
 				if b, err = a.dial(to); err != nil {
-					fmt.Fprintf(c, "error %v\n", err)
+					if !a.dead.Load() {
+						fmt.Fprintf(c, "error %v\n", err)
+					}
 					return
 				}
 				answers = bufio.NewReader(b)
@@ -173,6 +182,24 @@ func (r *rig) restart(a *teller, serve func(*teller, *net.TCPConn)) (*teller, Re
 	res, err := r.proxy.Replay(context.Background(), false)
 	require.NoError(r.t, err)
 	return a, res
+}
+
+// restartAgain is restart as the shim does it: a replay that has diverged is
+// begun anew.
+func (r *rig) restartAgain(a *teller, app func() func(*teller, *net.TCPConn)) (*teller, ReplayResult) {
+	r.t.Helper()
+	for try := 1; ; try++ {
+		r.again(a.stop)
+		a = r.teller(app())
+		res, err := r.proxy.Replay(context.Background(), false)
+		if err == nil {
+			return a, res
+		}
+		r.t.Logf("try %d: %v", try, err)
+		if try == 5 || !errors.Is(err, ErrDiverged) && !errors.Is(err, ErrStalled) {
+			r.t.Fatal(err)
+		}
+	}
 }
 
 // charge has clients of a counter work until stop, and counts their answers.

@@ -40,6 +40,9 @@ type Options struct {
 	// follows its child within a millisecond or two, unless others have the
 	// processors. A close is held for less if the child's parent goes to sleep.
 	DyingFor time.Duration
+	// Idle reports whether every thread of the application sleeps; nil: nobody can
+	// tell. Called on the loop, and only at the end of a replay.
+	Idle func() bool
 	// NoIngress lets connections of clients pass untouched.
 	NoIngress bool
 	// Egress intercepts the connections that the application opens.

@@ -24,7 +24,8 @@ func (p *Proxy) pumpOutput(c *conn) {
 	if !c.out.empty() && c.writable[clientSide] {
 		p.sendOutput(c, nil)
 	}
-	if c.connecting || c.unopened || c.legFD < 0 || c.unidentified && !p.identify(c) {
+	placing := p.rep != nil && c.dir == dirOut
+	if c.connecting || c.legFD < 0 || c.unopened && !(placing && c.detached) {
 		return
 	}
 	if p.hushed() || !p.outputLate(c) {
@@ -35,6 +36,9 @@ func (p *Proxy) pumpOutput(c *conn) {
 			return
 		}
 		room := p.room(c)
+		if placing && room > 0 {
+			room = min(room, p.place(c))
+		}
 		if room == 0 {
 			return
 		}

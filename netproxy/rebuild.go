@@ -21,13 +21,24 @@ type replayState struct {
 	plan     *replay.Plan
 	conns    map[uint32]*conn
 	detached []*conn   // opened by it, and not recorded
-	outgoing []*conn   // recorded as opened by the application, in that order
-	at       int       // the step that is being carried out
-	begun    time.Time // when it began, or was last helped by feedAhead
-	diverged []uint32
-	tolerate bool
-	fed      int64
-	peers    map[uint32]tcprepair.Peer
+	held     []*conn   // whose output waits (placement)
+	heldAt   uint64    // position when they were looked at last
+	heldMove time.Time // when that had last changed
+	heldLook time.Time // and the time
+	// outOfTurn are the connections with exchanges to pass over.
+	outOfTurn []*conn
+	// servers tells how many recorded connections there are to each.
+	// stateless are those to which requests were seen that stand alone.
+	stateless map[netip.AddrPort]bool
+	servers   map[netip.AddrPort]int
+	outgoing  []*conn   // recorded as opened by the application, in that order
+	at        int       // the step that is being carried out
+	since     time.Time // when it began
+	begun     time.Time // the same, or when feedAhead last helped
+	diverged  []uint32
+	tolerate  bool
+	fed       int64
+	peers     map[uint32]tcprepair.Peer
 }
 
 // Rebuild makes the legs of all connections that the checkpoint's image holds,
@@ -43,7 +54,7 @@ func (p *Proxy) Rebuild(ctx context.Context, plan *replay.Plan, peers map[uint32
 		if err := p.destroyLeftovers(); err != nil {
 			return err
 		}
-		p.rep = &replayState{plan: plan, peers: peers, conns: map[uint32]*conn{}}
+		p.rep = &replayState{plan: plan, peers: peers, conns: map[uint32]*conn{}, servers: map[netip.AddrPort]int{}, stateless: map[netip.AddrPort]bool{}}
 		if p.udp != nil {
 			p.udp.expectReplies(plan)
 		}
@@ -151,6 +162,11 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	}
 	c.inSent, c.inConsumed, c.outPos, c.queued = 0, 0, 0, 0
 	if s := pc.Image; s != nil {
+		if c.client != pc.Client && c.redirected {
+			// An earlier replay had given it another leg.
+			p.egress.ended = append(p.egress.ended, endedFlow{flow: c.flow(), at: time.Now()})
+		}
+		c.client = pc.Client
 		c.inSent, c.inConsumed, c.outPos = s.Received, s.Consumed, s.Acked
 		c.inBase, c.outBase = pc.InBase, pc.OutBase
 		c.queued = pc.OutRead
@@ -161,7 +177,8 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	c.expect, c.digestOn, c.diverged = pc.Outputs, false, false
 	c.eof[legSide], c.failed[legSide] = false, false
 	c.unopened = c.dir == dirOut && pc.Image == nil
-	c.connected, c.unidentified = false, false
+	c.connected, c.unidentified, c.stray, c.placement = false, false, false, placement{}
+	c.done = nil
 	p.rep.conns[id] = c
 	return c, nil
 }

@@ -61,6 +61,16 @@ func (p *Proxy) expectAgain(plan *replay.Plan) {
 		p.rep.outgoing = append(p.rep.outgoing, p.rep.conns[pc.ID])
 	}
 	p.egress.expect = slices.Clone(p.rep.outgoing)
+	for _, pc := range plan.Conns {
+		c := p.rep.conns[pc.ID]
+		if c.dir != dirOut {
+			continue
+		}
+		p.rep.servers[c.dest]++
+		if pc.Image != nil {
+			p.rep.outgoing = append(p.rep.outgoing, c)
+		}
+	}
 }
 
 // opened takes a connection off those that are expected.
@@ -70,8 +80,12 @@ func (e *egress) opened(c *conn) {
 
 // reconnect carries out the step at which the server had answered.
 func (p *Proxy) reconnect(c *conn, kind replay.Kind) error {
+	begun, pooled := time.Now(), p.rep.servers[c.dest] > 1
 	err := p.awaitOpen(c, func() bool {
 		p.feedAhead()
+		if pooled && kind == replay.Connect && time.Since(begun) > poolLimit {
+			return false
+		}
 		return c.unopened && c.syn == nil && !p.takeSYN(c)
 	})
 	if err != nil || c.diverged || !c.unopened {
@@ -86,9 +100,16 @@ func (p *Proxy) reconnect(c *conn, kind replay.Kind) error {
 		return p.checkReplay()
 	}
 	c.connected = true
+	if c.syn == nil {
+		return nil // rejoin grants it if it comes
+	}
 	p.grant(c)
 	return p.awaitOpen(c, func() bool { return c.unopened })
 }
+
+// poolLimit is how long a connection to a server to which there are others is
+// waited for: the application may take one of them this time.
+const poolLimit = 50 * time.Millisecond
 
 // aheadAfter is how long a step waits before the application is given input out
 // of its order.
@@ -144,7 +165,7 @@ func (p *Proxy) awaitOpen(c *conn, waiting func() bool) error {
 		if err := p.checkReplay(); err != nil {
 			return err
 		}
-		limit := StallAfter
+		limit := p.stallLimit()
 		if slices.ContainsFunc(p.rep.detached, func(n *conn) bool { return n.dest == c.dest }) {
 			limit = strayLimit // that one was probably meant, and came out differently
 		}
@@ -160,8 +181,12 @@ func (p *Proxy) awaitOpen(c *conn, waiting func() bool) error {
 }
 
 // checkStray looks for a connection that the application opens in a replay and
-// has no record of. While differences are tolerated it is refused.
+// has no record of, and that may be what the replay waits for. While differences
+// are tolerated it is refused.
 func (p *Proxy) checkStray() error {
+	if len(p.egress.syns) == 0 || time.Since(p.rep.since) < strayLimit {
+		return nil
+	}
 	for i, s := range p.egress.syns {
 		recorded := func(c *conn) bool { return c.dest == s.server && c.syn == nil }
 		if time.Since(s.at) < strayLimit || slices.ContainsFunc(p.egress.expect, recorded) {

@@ -73,7 +73,7 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		steps := p.rep.plan.Steps
 		for i := range steps {
 			begun := time.Now()
-			p.rep.at, p.rep.begun = i, begun
+			p.rep.at, p.rep.since, p.rep.begun = i, begun, begun
 			if err := p.step(&steps[i]); err != nil {
 				return fmt.Errorf("step %d of %d: %w", i+1, len(steps), err)
 			}
@@ -109,18 +109,22 @@ func (p *Proxy) step(s *replay.Step) error {
 	case replay.Connect, replay.Refuse, replay.Unreachable:
 		return p.reconnect(c, s.Kind)
 	}
-	if c.unopened && !c.gone {
-		// Its leg turned out to be another's.
-		if err := p.awaitOpen(c, func() bool { return c.unopened }); err != nil {
-			return err
+	if s.Kind == replay.Shut || s.Kind == replay.Reset {
+		p.spareLeg(c, s.Conn)
+		if c.unopened {
+			p.abandon(c) // the application has put another in its place
+			return p.checkReplay()
 		}
 	}
-	if c.legFD < 0 || c.failed[legSide] || c.diverged {
-		return p.checkReplay()
+	if ready, err := p.awaitLeg(c, s); !ready {
+		return err
 	}
 	if c.outPos < s.Gate {
 		if err := p.await(c, 0, s.Gate); err != nil {
 			return fmt.Errorf("output of connection %d up to %d: %w", c.id, s.Gate, err)
+		}
+		if ready, err := p.awaitLeg(c, s); !ready {
+			return err
 		}
 	}
 	if s.Upto > c.inSent {
@@ -151,10 +155,26 @@ func (p *Proxy) step(s *replay.Step) error {
 	return p.checkReplay()
 }
 
+// awaitLeg waits for a leg to deliver the step's input to: that of the connection
+// may have turned out to be another's. It is not ready if there is nothing to
+// deliver to.
+func (p *Proxy) awaitLeg(c *conn, s *replay.Step) (ready bool, err error) {
+	missing := func() bool { return c.unopened && c.inSent < s.Upto }
+	if missing() && !c.gone {
+		if err := p.awaitOpen(c, missing); err != nil {
+			return false, err
+		}
+	}
+	if c.legFD < 0 || c.failed[legSide] || c.diverged {
+		return false, p.checkReplay()
+	}
+	return true, nil
+}
+
 // feed delivers input up to the step's end, or, in the tail, what the socket
 // takes: the rest goes on like live input.
 func (p *Proxy) feed(c *conn, s *replay.Step) error {
-	deadline := time.Now().Add(StallAfter)
+	deadline := time.Now().Add(p.stallLimit())
 	for c.inSent < s.Upto && !c.failed[legSide] {
 		data := s.Conn.Slice(c.inSent, s.Upto)
 		if s.Kind == replay.Tail && p.mustWait(c) {
@@ -186,9 +206,18 @@ func (p *Proxy) feed(c *conn, s *replay.Step) error {
 	return nil
 }
 
+// stallLimit bounds the wait for one step. Once something has come out
+// differently, the steps that depended on it must not each take their time.
+func (p *Proxy) stallLimit() time.Duration {
+	if len(p.rep.diverged) > 0 {
+		return strayLimit
+	}
+	return StallAfter
+}
+
 // reopen opens a connection again that was opened after the cut.
 func (p *Proxy) reopen(c *conn) error {
-	deadline := time.Now().Add(StallAfter)
+	deadline := time.Now().Add(p.stallLimit())
 	for {
 		err := p.dialAgain(c)
 		if err == nil {
@@ -242,7 +271,7 @@ func (p *Proxy) await(c *conn, consumed, out uint64) error {
 			p.feedAhead()
 			wait = 50
 			if deadline.IsZero() {
-				deadline = time.Now().Add(StallAfter)
+				deadline = time.Now().Add(p.stallLimit())
 			} else if time.Now().After(deadline) {
 				if !p.rep.tolerate {
 					return ErrStalled
@@ -271,7 +300,7 @@ func (p *Proxy) checkReplay() error {
 		return fmt.Errorf("%w: connections %v", ErrDiverged, p.rep.diverged)
 	}
 	if p.egress != nil {
-		return p.checkStray()
+		return errors.Join(p.checkStray(), p.checkHeld(false))
 	}
 	return nil
 }
@@ -294,7 +323,7 @@ func (p *Proxy) goLive() int {
 	}
 	p.opts.Journal.AppendMark(journal.RecoveryComplete, 0)
 	for _, c := range p.slots {
-		if c == nil {
+		if c == nil || c.stray { // its handshake is under way
 			continue
 		}
 		if rep.conns[c.id] == nil && !c.closing[legSide] || c.diverged || ended(c) && c.outPos < c.outRead {

@@ -70,7 +70,7 @@ func TestOutgoingUntouched(t *testing.T) {
 		o.Owns = func([]uint32) redirect.Ownership { return redirect.Ownership(whose.Load()) }
 	})
 	b := r.bank(t)
-	a := &teller{r: r}
+	a := &teller{r: r, ctx: t.Context()}
 	bankAddr := netip.AddrPortFrom(nstest.Client4, bankPort)
 	charge := func() {
 		c, err := a.dial(bankAddr)
@@ -119,7 +119,7 @@ func BenchmarkConnect(b *testing.B) {
 				_, _ = io.Copy(io.Discard, c)
 				c.Close()
 			})
-			a := &teller{r: r}
+			a := &teller{r: r, ctx: b.Context()}
 			for b.Loop() {
 				c, err := a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
 				if err != nil {

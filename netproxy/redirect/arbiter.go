@@ -31,6 +31,9 @@ type arbiter struct {
 // for again.
 const maxTheirs = 4096
 
+// maxFaults is how often in a row reading the queue may fail.
+const maxFaults = 10
+
 // theirsFor is how long the answer is believed: a process may hand its listener
 // over to another.
 const theirsFor = time.Minute
@@ -67,7 +70,7 @@ func (a *arbiter) start() {
 // been closed.
 func (a *arbiter) serve() error {
 	fds := []unix.PollFd{{Fd: int32(a.queue.FD()), Events: unix.POLLIN}, {Fd: int32(a.stop), Events: unix.POLLIN}}
-	for {
+	for faults := 0; ; {
 		_, err := unix.Poll(fds, -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("poll: %w", err)
@@ -75,14 +78,22 @@ func (a *arbiter) serve() error {
 		if fds[1].Revents != 0 {
 			return nil
 		}
-		var failed error
-		err = a.queue.Receive(func(p *nfqueue.Packet) {
-			verdict, mark := a.decide(p)
-			failed = errors.Join(failed, a.queue.Verdict(p.ID, verdict, mark))
-		})
-		if err = errors.Join(err, failed); err != nil {
+		if err := a.queue.Receive(a.judge); err == nil {
+			faults = 0
+		} else if faults++; faults > maxFaults {
 			return err
+		} else {
+			a.r.opts.Log.WithError(err).Warn("redirect: new listeners")
 		}
+	}
+}
+
+// judge decides about one packet. A verdict only fails for a packet that the
+// kernel has dropped meanwhile; its sender sends it again.
+func (a *arbiter) judge(p *nfqueue.Packet) {
+	verdict, mark := a.decide(p)
+	if err := a.queue.Verdict(p.ID, verdict, mark); err != nil {
+		a.r.opts.Log.WithError(err).Warn("redirect: a new connection")
 	}
 }
 

@@ -187,7 +187,7 @@ func (b *builder) shutIfDue(c *Conn) {
 }
 
 func (b *builder) output(c *Conn, rec *journal.Record) {
-	o := Output{Offset: rec.Offset, Length: rec.Length, Hash: rec.Hash}
+	o := Output{Offset: rec.Offset, Length: rec.Length, Hash: rec.Hash, Seq: b.plan.Records}
 	if rec.Type == journal.TypeOutputBytes {
 		o.Length = uint32(len(rec.Payload))
 		o.Bytes = append([]byte(nil), rec.Payload...)
@@ -203,6 +203,7 @@ func (b *builder) output(c *Conn, rec *journal.Record) {
 
 func (b *builder) close(c *Conn, rec *journal.Record) {
 	if rec.Direction == journal.Out {
+		c.AppEnded = !c.Ended
 		return // it ends again by itself
 	}
 	if c.Image != nil && c.InClosed {

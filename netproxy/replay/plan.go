@@ -85,6 +85,8 @@ type Output struct {
 	Length uint32
 	Hash   uint64 // xxhash64, when Bytes is nil
 	Bytes  []byte
+	// Seq orders the outputs of all connections as they were read.
+	Seq int
 }
 
 // End is the offset behind the stretch.
@@ -130,8 +132,9 @@ type Conn struct {
 	Start uint64
 	// Outputs are the recorded outputs from the cut on, in order.
 	Outputs []Output
-	// Ended: the client ended the connection in the recorded run.
-	Ended bool
+	// Ended: the client ended the connection in the recorded run. AppEnded: the
+	// application did, and first.
+	Ended, AppEnded bool
 
 	consumed uint64 // highest offset with a Feed step
 	gates    []gate
@@ -187,6 +190,34 @@ type Datagram struct {
 type Reply struct {
 	Flow, Hash uint64
 }
+
+// Due reports whether the other end had sent input beyond offset sent when it had
+// out bytes of output.
+func (c *Conn) Due(sent, out uint64) bool {
+	return sent < c.end() && c.gateFor(sent+1) <= out
+}
+
+// Answer returns what the other end said between the output [from, to) and the
+// next, as input offsets. It is not ok if there is no later output, so that the
+// answer may be incomplete, or if the other end spoke while it read.
+func (c *Conn) Answer(from, to uint64) (begin, end uint64, ok bool) {
+	if n := len(c.Outputs); n == 0 || c.Outputs[n-1].End() <= to {
+		return 0, 0, false
+	}
+	i := sort.Search(len(c.gates), func(i int) bool { return c.gates[i].out > from })
+	j := sort.Search(len(c.gates), func(i int) bool { return c.gates[i].out > to })
+	if i == j || c.gates[i].out != to {
+		return 0, 0, false
+	}
+	begin = c.Start
+	if i > 0 {
+		begin = max(begin, c.gates[i-1].end)
+	}
+	return begin, c.gates[j-1].end, true
+}
+
+// Unused reports that nothing was said on the connection.
+func (c *Conn) Unused() bool { return len(c.Input)+len(c.Outputs) == 0 }
 
 // Plan is a whole replay.
 type Plan struct {

@@ -38,6 +38,8 @@ type death struct {
 	parent int
 	seen   time.Time
 	asleep time.Time // since when the parent was seen asleep; zero: it was not
+	reaped bool
+	ran    uint64 // by the parent when it was seen to have reaped, in ticks
 }
 
 const (
@@ -46,6 +48,10 @@ const (
 	// resting is how long a parent that has reaped must be seen asleep to be
 	// believed to live on: it may just be telling somebody before it ends.
 	resting = 2 * time.Millisecond
+	// survived is how long a parent that has reaped must have run to be believed to
+	// live on, in ticks (USER_HZ, 10 ms): more than one in full. A wrapper ends
+	// within one.
+	survived = 2
 )
 
 // watchProcesses follows the cgroup of pid, the container's init.
@@ -117,6 +123,9 @@ func (p *processes) consequence(pid int) netproxy.Dying {
 	d := p.dead[pid]
 	parent := p.read(d.parent)
 	now := time.Now()
+	if reaped && !d.reaped {
+		d.reaped, d.ran = true, parent.ran
+	}
 	switch {
 	case parent.state == 't' || parent.state == 'D':
 		return netproxy.InitDying // stopped by a dump, or frozen
@@ -127,6 +136,8 @@ func (p *processes) consequence(pid int) netproxy.Dying {
 	case parent.exiting:
 		// A death of its own, which look finds next.
 		return netproxy.ChildDying
+	case d.reaped && parent.ran >= d.ran+survived:
+		return netproxy.Alive
 	case !reaped || parent.state != 'S' || !asleep(d.parent):
 		d.asleep = time.Time{}
 	case d.asleep.IsZero():
@@ -200,6 +211,7 @@ type procState struct {
 	state   byte // 0: there is no such process
 	parent  int
 	exiting bool
+	ran     uint64 // the processor time of all its threads, in ticks
 }
 
 // read reads a process's state. A process that is not there has exited.
@@ -216,17 +228,20 @@ func (p *processes) read(pid int) procState {
 	}
 	// The command name is in parentheses and may contain anything.
 	rest := bytes.Fields(p.buf[bytes.LastIndexByte(p.buf[:n], ')')+1 : n])
-	if len(rest) < 7 {
+	if len(rest) < 13 {
 		return gone
 	}
-	// Fields 3 (state), 4 (parent) and 9 (flags) of proc_pid_stat(5).
+	// Fields 3 (state), 4 (parent), 9 (flags), 14 and 15 (processor time in user
+	// and in kernel mode) of proc_pid_stat(5).
 	st := procState{state: rest[0][0]}
 	parent, perr := strconv.Atoi(string(rest[1]))
 	flags, ferr := strconv.ParseUint(string(rest[6]), 10, 64)
-	if perr != nil || ferr != nil {
+	user, uerr := strconv.ParseUint(string(rest[11]), 10, 64)
+	system, serr := strconv.ParseUint(string(rest[12]), 10, 64)
+	if err := errors.Join(perr, ferr, uerr, serr); err != nil {
 		return st
 	}
-	st.parent = parent
+	st.parent, st.ran = parent, user+system
 	st.exiting = st.state == 'Z' || st.state == 'X' || flags&pfExiting != 0
 	return st
 }

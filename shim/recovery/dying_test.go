@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,6 +78,42 @@ func TestWrapperDeath(t *testing.T) {
 	require.Eventually(t, func() bool { return p.dying() == netproxy.Alive }, 5*time.Second, 10*time.Millisecond,
 		"a parent that lives on is believed at last")
 	require.Empty(t, p.dead)
+}
+
+// TestBusyParent: a parent that has reaped and goes on working lives on, although
+// it never sleeps.
+func TestBusyParent(t *testing.T) {
+	parent := exec.Command("sh", "-c", "sleep 1000 & echo $!; wait $!; while :; do :; done")
+	out, err := parent.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, parent.Start())
+	t.Cleanup(func() { _ = parent.Process.Kill(); _ = parent.Wait() })
+	var child int
+	_, err = fmt.Fscan(out, &child)
+	require.NoError(t, err)
+	p := listed(t, parent.Process.Pid, parent.Process.Pid, child)
+	awaitState(t, p, parent.Process.Pid, 'S')
+	require.NoError(t, syscall.Kill(child, syscall.SIGKILL))
+	p.list(t, parent.Process.Pid)
+	require.Equal(t, netproxy.ChildDying, p.dying())
+	p.mu.Lock()
+	d := p.dead[child]
+	d.seen = d.seen.Add(time.Hour) // so that time alone does not end it
+	p.dead[child] = d
+	p.mu.Unlock()
+	require.Eventually(t, func() bool { return p.dying() == netproxy.Alive }, 10*time.Second, time.Millisecond)
+}
+
+// TestIdle: a process that computes is at work, one that waits is not.
+func TestIdle(t *testing.T) {
+	sleeper, _ := startChild(t)
+	p := listed(t, sleeper, sleeper)
+	require.Eventually(t, p.idle, 5*time.Second, time.Millisecond)
+	busy := exec.Command("sh", "-c", "while :; do :; done")
+	require.NoError(t, busy.Start())
+	t.Cleanup(func() { _ = busy.Process.Kill(); _ = busy.Wait() })
+	p.list(t, sleeper, busy.Process.Pid)
+	require.Never(t, p.idle, 50*time.Millisecond, time.Millisecond)
 }
 
 func TestInitDeath(t *testing.T) {

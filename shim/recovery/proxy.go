@@ -25,6 +25,11 @@ func (t *tenant) dying() netproxy.Dying {
 	return netproxy.InitDying
 }
 
+func (t *tenant) idle() bool {
+	g := t.Load()
+	return g != nil && g.procs.idle()
+}
+
 func (t *tenant) owns(inodes []uint32) redirect.Ownership {
 	if g := t.Load(); g != nil {
 		return g.procs.owns(inodes)
@@ -39,7 +44,7 @@ func (g *guard) openProxy() (err error) {
 	g.tenant = t
 	g.proxy, err = netproxy.New(netproxy.Options{
 		NetNS: int(g.netns.Fd()), Name: tableName(g.c.Namespace(), g.c.ID()),
-		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: t.dying,
+		Journal: g.journal, Order: orderKind(g.cfg.Order), Dying: t.dying, Idle: t.idle,
 		Owns: t.owns, Node: nodeConns(g.cfg.Probes), Loopback: g.cfg.InterceptLoopback,
 		Datagrams: g.cfg.JournalUDP, OnUnrecorded: func(what string) { t.tell(func(g *guard) { g.unrecorded(what) }) },
 		MaxMemory: int(g.cfg.ProxyMemory), MaxConnections: g.cfg.MaxConnections,

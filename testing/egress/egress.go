@@ -15,7 +15,6 @@ import (
 
 	"github.com/crsc-io/crsc/status"
 	"github.com/crsc-io/crsc/testing/env"
-	"github.com/crsc-io/crsc/testing/env/ociimage"
 )
 
 const containerID = "teller"
@@ -37,29 +36,6 @@ type Report struct {
 	LongestMS    float64 `json:"longest_stall_ms"`
 	// Faults say what was wrong; empty: nothing.
 	Faults []string `json:"faults,omitempty"`
-}
-
-// Conf is nginx's configuration. It passes the bank's own date on: what nginx
-// would write by its clock could not come out the same a second time.
-func Conf(bank netip.AddrPort) string {
-	return fmt.Sprintf(`daemon off; worker_processes 1; user root root; pid /tmp/nginx.pid; events {}
-http {
-  access_log off; keepalive_timeout 1h; keepalive_requests 100000000;
-  upstream bank { server %s; keepalive 8; keepalive_requests 50; }
-  server {
-    listen 80;
-    location / {
-      proxy_pass http://bank; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_pass_header Date;
-    }
-  }
-}
-`, bank)
-}
-
-// Command is what runs nginx with a configuration.
-func Command(conf string) []string {
-	return []string{"sh", "-c", `printf %s "$1" >/tmp/n.conf; exec nginx -e stderr -c /tmp/n.conf`, "sh", conf}
 }
 
 // Run does everything from bringing the environment up to destroying it.
@@ -102,23 +78,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	return r, r.judge(errs)
 }
 
-func start(ctx context.Context, e *env.Env, o Options) error {
-	image, err := ociimage.Import(ctx, e, "nginx")
-	if err != nil {
-		return err
-	}
-	return e.Run(ctx, env.Container{
-		ID: containerID, Image: image, Netns: e.Pod().Path,
-		Annotations: map[string]string{
-			"crsc.io/checkpoint-restore":  "true",
-			"crsc.io/checkpoint-interval": o.Interval.String(),
-			"crsc.io/recovery-budget":     "unlimited",
-		},
-		Args: Command(Conf(Target(e.Pod().ClientIP4))),
-	})
-}
-
-// awaitService connects the clients when nginx listens and is protected.
+// awaitService connects the clients when the teller listens and is protected.
 func awaitService(ctx context.Context, e *env.Env, n int) (*Clients, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
@@ -135,13 +95,13 @@ func awaitService(ctx context.Context, e *env.Env, n int) (*Clients, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("nginx does not serve: %w", err)
+			return nil, fmt.Errorf("the teller does not serve: %w", err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// play kills nginx at random moments.
+// play kills the teller at random moments.
 func (r *Report) play(ctx context.Context, e *env.Env, o Options) error {
 	for range o.Kills {
 		moment := time.Duration((0.5 + rand.Float64()) * float64(o.Gap))

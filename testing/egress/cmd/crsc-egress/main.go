@@ -16,12 +16,14 @@ import (
 func main() {
 	o := egress.Options{Progress: os.Stderr}
 	flag.StringVar(&o.Instance, "instance", "", "which environment of this clone to use, and to destroy at the end; default: egress")
-	flag.IntVar(&o.Kills, "kills", 100, "how often to kill nginx")
+	flag.IntVar(&o.Kills, "kills", 100, "how often to kill the teller")
+	teller := flag.String("teller", string(egress.Nginx), "`application` that is killed: nginx, or pool, a server with threads that share a pool")
 	flag.IntVar(&o.Clients, "clients", 0, "number of clients; default: 20")
 	flag.DurationVar(&o.Gap, "gap", 0, "between two kills, on average; default: 500ms")
 	flag.DurationVar(&o.Interval, "interval", 0, "checkpoint interval; default: 1s")
 	out := flag.String("out", "out/egress.json", "`file` for the figures")
 	flag.Parse()
+	o.Teller = egress.Teller(*teller)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	report, err := egress.Run(ctx, o)
