@@ -2,21 +2,18 @@ package datagrams
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/crsc-io/crsc/status"
 	"github.com/crsc-io/crsc/testing/env"
 	"github.com/crsc-io/crsc/testing/env/ociimage"
+	"github.com/crsc-io/crsc/testing/kills"
 	"github.com/crsc-io/crsc/testing/load"
 )
 
@@ -28,14 +25,10 @@ const readyLimit = 30 * time.Second
 
 // Report is what a run has shown.
 type Report struct {
-	Kills     int              `json:"kills"`
-	Recovered int              `json:"recovered"`
+	kills.Count
 	Served    int              `json:"served"`
 	Datagrams status.Datagrams `json:"datagrams"`
-	Differing int              `json:"differing"`
 	LongestMS float64          `json:"longest_answer_ms"`
-	// Faults say what was wrong; empty: nothing.
-	Faults []string `json:"faults,omitempty"`
 }
 
 // Run does everything from bringing the environment up to destroying it.
@@ -63,7 +56,9 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		return nil, err
 	}
 	r := &Report{}
-	err = r.play(ctx, e, o)
+	r.Count, err = kills.Play(ctx, kills.Plan{
+		Env: e, ID: containerID, Kills: o.Kills, Gap: o.Gap, Limit: readyLimit, Progress: o.Progress,
+	})
 	served, longest, wrong := clients.Stop()
 	if err != nil {
 		return nil, err
@@ -139,58 +134,6 @@ func listens(ctx context.Context, e *env.Env) error {
 	return c.Close()
 }
 
-// play kills the server at random moments.
-func (r *Report) play(ctx context.Context, e *env.Env, o Options) error {
-	for range o.Kills {
-		moment := time.Duration((0.5 + rand.Float64()) * float64(o.Gap))
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(moment):
-		}
-		pid, state, err := e.Task(ctx, containerID)
-		if err != nil {
-			return err
-		}
-		groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-		if err != nil || !strings.Contains(string(groups), "/"+containerID) {
-			return fmt.Errorf("pid %d (%s) is not in the container's cgroup: %w", pid, state, err)
-		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			return fmt.Errorf("kill %d: %w", pid, err)
-		}
-		r.Kills++
-		if !r.awaitRecovery(ctx, e) {
-			return ctx.Err() // the report says so; there is nothing left to kill
-		}
-		fmt.Fprintf(o.Progress, "\r%d of %d kills", r.Kills, o.Kills)
-	}
-	fmt.Fprintln(o.Progress)
-	time.Sleep(o.Gap)
-	return nil
-}
-
-// awaitRecovery waits until as many crashes were recovered as there were kills.
-func (r *Report) awaitRecovery(ctx context.Context, e *env.Env) bool {
-	for begun := time.Now(); time.Since(begun) < readyLimit && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
-		s, err := status.Read(filepath.Dir(e.StatusFile(containerID)))
-		if err != nil {
-			continue
-		}
-		if s.RecoveryCount >= r.Kills && s.Phase == "running" {
-			r.Recovered = s.RecoveryCount
-			last := s.Recoveries[len(s.Recoveries)-1]
-			r.Differing += int(last.Differing)
-			return true
-		}
-		if s.Phase == "stopped" {
-			r.Faults = append(r.Faults, "the exit was reported: "+s.Reason)
-			return false
-		}
-	}
-	return false
-}
-
 // judge says what is wrong.
 func (r *Report) judge(wrong error) error {
 	if wrong != nil {
@@ -217,13 +160,4 @@ func (r *Report) judge(wrong error) error {
 }
 
 // Write writes the report to a file, making its directory.
-func (r *Report) Write(file string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(data, '\n'), 0o644)
-}
+func (r *Report) Write(file string) error { return kills.Write(file, r) }
