@@ -32,8 +32,8 @@ type Report struct {
 }
 
 // Run does everything from bringing the environment up to destroying it.
-func Run(ctx context.Context, o Options) (report *Report, err error) {
-	if err := o.defaultsAndValidate(); err != nil {
+func Run(ctx context.Context, o kills.Options) (report *Report, err error) {
+	if err := o.DefaultsAndValidate("datagrams"); err != nil {
 		return nil, err
 	}
 	e, err := env.Locate(o.Instance)
@@ -75,7 +75,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 }
 
 // start runs this very program as the server.
-func start(ctx context.Context, e *env.Env, o Options) error {
+func start(ctx context.Context, e *env.Env, o kills.Options) error {
 	image, err := ociimage.Import(ctx, e, "busybox")
 	if err != nil {
 		return err

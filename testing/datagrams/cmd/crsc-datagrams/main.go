@@ -11,10 +11,11 @@ import (
 	"syscall"
 
 	"github.com/crsc-io/crsc/testing/datagrams"
+	"github.com/crsc-io/crsc/testing/kills"
 )
 
 func main() {
-	o := datagrams.Options{Progress: os.Stderr}
+	o := kills.Options{Progress: os.Stderr}
 	flag.StringVar(&o.Instance, "instance", "", "which environment of this clone to use, and to destroy at the end; default: datagrams")
 	flag.IntVar(&o.Kills, "kills", 100, "how often to kill the server")
 	flag.IntVar(&o.Clients, "clients", 0, "number of clients; default: 20")

@@ -11,10 +11,11 @@ import (
 	"syscall"
 
 	"github.com/crsc-io/crsc/testing/egress"
+	"github.com/crsc-io/crsc/testing/kills"
 )
 
 func main() {
-	o := egress.Options{Progress: os.Stderr}
+	o := egress.Options{Options: kills.Options{Progress: os.Stderr}}
 	flag.StringVar(&o.Instance, "instance", "", "which environment of this clone to use, and to destroy at the end; default: egress")
 	flag.IntVar(&o.Kills, "kills", 100, "how often to kill the teller")
 	teller := flag.String("teller", string(egress.Nginx), "`application` that is killed: nginx, or pool, a server with threads that share a pool")
