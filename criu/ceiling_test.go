@@ -37,8 +37,10 @@ func TestCeiling(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := start(t, "", criutest.RedisArgs)
-	b.redis().Do("SET", "a", "b")
+	client := b.redis()
+	client.Do("SET", "a", "b")
 	b.dump()
+	client.Reset()
 	for _, c := range []struct {
 		limits, priority bool
 		files, nice, oom string
