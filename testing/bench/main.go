@@ -6,10 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"github.com/crsc-io/crsc/testing/longrun"
 )
 
 // Benchmark is one of them.
@@ -34,7 +34,7 @@ func Main(b Benchmark, args []string) int {
 	if err := flags.Parse(args); err != nil {
 		return 2 // not reached: ExitOnError
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := longrun.Context()
 	defer stop()
 	results := &Results{}
 	err := run(ctx, b, *instance, results, logBeside(*file))

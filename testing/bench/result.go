@@ -1,12 +1,11 @@
 package bench
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
+
+	"github.com/crsc-io/crsc/testing/longrun"
 )
 
 // ErrNoValue is returned for a figure that could not be measured.
@@ -67,14 +66,7 @@ func (r *Results) WriteJSON(file string) error {
 		v.Value = round(v.Value)
 		list = append(list, v)
 	}
-	data, err := json.MarshalIndent(list, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(file, append(data, '\n'), 0o644); err != nil {
+	if err := longrun.WriteJSON(file, list); err != nil {
 		return err
 	}
 	if len(missing) > 0 {

@@ -1,12 +1,9 @@
 package critest
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 )
 
@@ -101,18 +98,6 @@ func byName(specs []spec) map[string]spec {
 		out[name] = s
 	}
 	return out
-}
-
-// WriteJSON writes the report to a file.
-func (r *Report) WriteJSON(file string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(data, '\n'), 0o644)
 }
 
 // WriteText writes what a person wants to know.

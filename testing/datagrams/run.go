@@ -2,8 +2,6 @@ package datagrams
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -40,18 +38,22 @@ func Run(ctx context.Context, o kills.Options) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// What a run that was killed left behind, container included.
-	if err := e.Down(ctx); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, e.Down(context.WithoutCancel(ctx))) }()
-	if err := e.Up(ctx); err != nil {
-		return nil, err
-	}
+	err = e.While(ctx, func() error {
+		report, err = play(ctx, e, o)
+		return err
+	})
+	return report, err
+}
+
+func play(ctx context.Context, e *env.Env, o kills.Options) (*Report, error) {
 	if err := start(ctx, e, o); err != nil {
 		return nil, err
 	}
-	clients, err := awaitService(ctx, e, o.Clients)
+	err := kills.Await(ctx, e, containerID, readyLimit, func(ctx context.Context) error { return listens(ctx, e) })
+	if err != nil {
+		return nil, err
+	}
+	clients, err := StartClients(ctx, e.Client().Path, At(e.Pod().IP4, e.Pod().IP6), o.Clients)
 	if err != nil {
 		return nil, err
 	}
@@ -97,29 +99,6 @@ func start(ctx context.Context, e *env.Env, o kills.Options) error {
 	})
 }
 
-// awaitService starts the clients when the server listens and is protected.
-func awaitService(ctx context.Context, e *env.Env, n int) (*Clients, error) {
-	ctx, cancel := context.WithTimeout(ctx, readyLimit)
-	defer cancel()
-	for {
-		s, err := status.Read(filepath.Dir(e.StatusFile(containerID)))
-		if err == nil && !s.Protected {
-			err = fmt.Errorf("unprotected: %s", s.Reason)
-		}
-		if err == nil {
-			err = listens(ctx, e)
-		}
-		if err == nil {
-			return StartClients(ctx, e.Client().Path, At(e.Pod().IP4, e.Pod().IP6), n)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("the server does not serve: %w", err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
 // listens asks the server's TCP side, which is there after the other.
 func listens(ctx context.Context, e *env.Env) error {
 	d, err := load.NewDialer(e.Client().Path, 1)
@@ -158,6 +137,3 @@ func (r *Report) judge(wrong error) error {
 	}
 	return nil
 }
-
-// Write writes the report to a file, making its directory.
-func (r *Report) Write(file string) error { return kills.Write(file, r) }

@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -47,8 +46,15 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		e = e.WithTools(o.Tools...)
 	}
 	r := &run{o: o, env: e}
-	defer func() { err = errors.Join(err, e.Down(context.WithoutCancel(ctx))) }()
 	r.say("starting a private containerd and Redis")
+	err = e.While(ctx, func() error {
+		report, err = r.all(ctx)
+		return err
+	})
+	return report, err
+}
+
+func (r *run) all(ctx context.Context) (*Report, error) {
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -59,7 +65,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	}
 	result, err := r.load.Stop(ctx)
 	r.say("")
-	report = r.report(result)
+	report := r.report(result)
 	if err != nil {
 		report.Faults = append(report.Faults, err.Error())
 	}
@@ -78,13 +84,6 @@ func (r *run) check(ctx context.Context) error {
 
 // prepare returns when Redis serves, and is protected if it has to be.
 func (r *run) prepare(ctx context.Context) error {
-	// What a run that was killed left behind, container included.
-	if err := r.env.Down(ctx); err != nil {
-		return err
-	}
-	if err := r.env.Up(ctx); err != nil {
-		return err
-	}
 	image, err := ociimage.Import(ctx, r.env, "redis")
 	if err != nil {
 		return err

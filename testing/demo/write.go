@@ -1,24 +1,12 @@
 package demo
 
-import (
-	"encoding/json"
-	"os"
-	"path/filepath"
-)
+import "github.com/crsc-io/crsc/testing/longrun"
 
 // WriteJSON writes the figures, or with full everything, to a file, making its
 // directory.
 func (r *Report) WriteJSON(file string, full bool) error {
-	var v any = r.Figures
 	if full {
-		v = r
+		return longrun.WriteJSON(file, r)
 	}
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(data, '\n'), 0o644)
+	return longrun.WriteJSON(file, r.Figures)
 }

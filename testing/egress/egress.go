@@ -2,13 +2,9 @@ package egress
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
-	"path/filepath"
 	"time"
 
-	"github.com/crsc-io/crsc/status"
 	"github.com/crsc-io/crsc/testing/env"
 	"github.com/crsc-io/crsc/testing/kills"
 )
@@ -39,14 +35,14 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// What a run that was killed left behind, container included.
-	if err := e.Down(ctx); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, e.Down(context.WithoutCancel(ctx))) }()
-	if err := e.Up(ctx); err != nil {
-		return nil, err
-	}
+	err = e.While(ctx, func() error {
+		report, err = play(ctx, e, o)
+		return err
+	})
+	return report, err
+}
+
+func play(ctx context.Context, e *env.Env, o Options) (*Report, error) {
 	bank, err := OpenBank(e.Client().Path, e.Pod().ClientIP4)
 	if err != nil {
 		return nil, err
@@ -55,7 +51,11 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := start(ctx, e, o); err != nil {
 		return nil, err
 	}
-	clients, err := awaitService(ctx, e, o.Clients)
+	var clients *Clients
+	err = kills.Await(ctx, e, containerID, readyLimit, func(context.Context) (err error) {
+		clients, err = StartClients(ctx, e.Client().Path, netip.AddrPortFrom(e.Pod().IP4, 80), o.Clients)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -70,29 +70,6 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	r.Served, r.LongestMS, r.ClientErrors = served, float64(longest.Microseconds())/1000, len(errs)
 	r.Charged, r.Doubled, r.Connections = bank.Charged()
 	return r, r.judge(errs)
-}
-
-// awaitService connects the clients when the teller listens and is protected.
-func awaitService(ctx context.Context, e *env.Env, n int) (*Clients, error) {
-	ctx, cancel := context.WithTimeout(ctx, readyLimit)
-	defer cancel()
-	for {
-		s, err := status.Read(filepath.Dir(e.StatusFile(containerID)))
-		if err == nil && !s.Protected {
-			err = fmt.Errorf("unprotected: %s", s.Reason)
-		}
-		if err == nil {
-			var c *Clients
-			if c, err = StartClients(ctx, e.Client().Path, netip.AddrPortFrom(e.Pod().IP4, 80), n); err == nil {
-				return c, nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("the teller does not serve: %w", err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }
 
 // judge says what is wrong.
@@ -119,6 +96,3 @@ func (r *Report) judge(errs []error) error {
 	}
 	return nil
 }
-
-// Write writes the report to a file, making its directory.
-func (r *Report) Write(file string) error { return kills.Write(file, r) }

@@ -2,6 +2,7 @@ package env
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +21,20 @@ func (e *Env) Up(ctx context.Context) error {
 		return err
 	}
 	return os.WriteFile(e.keepFile(), nil, 0o600)
+}
+
+// While destroys what a run that was killed left behind, containers included,
+// makes the environment anew, calls use, and destroys it again, also when ctx has
+// ended.
+func (e *Env) While(ctx context.Context, use func() error) (err error) {
+	if err := e.Down(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.Down(context.WithoutCancel(ctx))) }()
+	if err := e.Up(ctx); err != nil {
+		return err
+	}
+	return use()
 }
 
 // keepFile exists when somebody brought the environment up on purpose, so that

@@ -2,7 +2,6 @@ package kills
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -96,16 +95,4 @@ func (c *Count) awaitRecovery(ctx context.Context, p Plan) bool {
 		}
 	}
 	return false
-}
-
-// Write writes a report to a file as JSON, making its directory.
-func Write(file string, report any) error {
-	data, err := json.MarshalIndent(report, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(data, '\n'), 0o644)
 }

@@ -1,11 +1,5 @@
 package torture
 
-import (
-	"encoding/json"
-	"os"
-	"path/filepath"
-)
-
 // Report is out/torture.json.
 type Report struct {
 	Passed int       `json:"passed"`
@@ -25,16 +19,4 @@ type Result struct {
 	Identical bool   `json:"identical"`
 	Kills     int    `json:"kills"`
 	Failure   string `json:"failure,omitempty"`
-}
-
-// WriteJSON writes the report to a file, making its directory.
-func (r *Report) WriteJSON(file string) error {
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(b, '\n'), 0o644)
 }

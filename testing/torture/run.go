@@ -85,19 +85,20 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.Down(ctx); err != nil { // what a run that was killed left
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, e.Down(context.WithoutCancel(ctx))) }()
-	if err := e.Up(ctx); err != nil {
-		return nil, err
-	}
+	err = e.While(ctx, func() error {
+		report, err = play(ctx, e, o)
+		return err
+	})
+	return report, err
+}
+
+func play(ctx context.Context, e *env.Env, o Options) (*Report, error) {
 	ns, err := os.Open(e.Client().Path)
 	if err != nil {
 		return nil, err
 	}
 	defer ns.Close()
-	report = &Report{}
+	report := &Report{}
 	for _, t := range tools() {
 		if o.Names != nil && !slices.Contains(o.Names, t.name) {
 			continue

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/crsc-io/crsc/testing/longrun"
 )
 
 // TestShortRun is make torture in short.
@@ -16,7 +18,7 @@ func TestShortRun(t *testing.T) {
 	require.Equal(t, 1, report.Passed)
 	require.Contains(t, report.Tools[0].Proxied, "websocket: ")
 	file := filepath.Join(t.TempDir(), "out", "torture.json")
-	require.NoError(t, report.WriteJSON(file))
+	require.NoError(t, longrun.WriteJSON(file, report))
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
 	var fields map[string]any

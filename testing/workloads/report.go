@@ -1,10 +1,7 @@
 package workloads
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/crsc-io/crsc/status"
@@ -81,16 +78,4 @@ func (r *Report) add(w *Result) {
 	if !w.ok() {
 		r.Failed++
 	}
-}
-
-// WriteJSON writes the report to a file, making its directory.
-func (r *Report) WriteJSON(file string) error {
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(b, '\n'), 0o644)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,16 +38,17 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.Down(ctx); err != nil { // what a run that was killed left
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, e.Down(context.WithoutCancel(ctx))) }()
-	if err := e.Up(ctx); err != nil {
-		return nil, err
-	}
-	report = &Report{Workloads: map[string]*Result{}}
+	err = e.While(ctx, func() error {
+		report, err = playAll(ctx, e, o)
+		return err
+	})
+	return report, err
+}
+
+func playAll(ctx context.Context, e *env.Env, o Options) (*Report, error) {
+	report := &Report{Workloads: map[string]*Result{}}
 	for _, w := range table() {
-		if !contains(o.Names, w.name) {
+		if !slices.Contains(o.Names, w.name) {
 			continue
 		}
 		r := &Result{}
@@ -65,15 +67,6 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		return report, ErrFailed
 	}
 	return report, nil
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // play runs one workload from its start to its end.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/crsc-io/crsc/testing/longrun"
 )
 
 // TestShortRun is make workloads in short.
@@ -21,7 +23,7 @@ func TestShortRun(t *testing.T) {
 	require.NoError(t, err, "%+v", report)
 	require.Equal(t, 6, report.Checks)
 	file := filepath.Join(t.TempDir(), "out", "workloads.json")
-	require.NoError(t, report.WriteJSON(file))
+	require.NoError(t, longrun.WriteJSON(file, report))
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
 	var fields map[string]any

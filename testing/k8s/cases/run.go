@@ -2,7 +2,6 @@ package cases
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/crsc-io/crsc/testing/k8s/cluster"
+	"github.com/crsc-io/crsc/testing/longrun"
 )
 
 // Options say what is run.
@@ -103,7 +103,7 @@ func Run(ctx context.Context, dir string, o Options) (ok bool, err error) {
 		}
 	}
 	fmt.Printf("%d passed, %d failed; %s\n", r.Passed, r.Failed, o.Out)
-	return r.Failed == 0, write(o.Out, r)
+	return r.Failed == 0, longrun.WriteJSON(o.Out, r)
 }
 
 func runCase(ctx context.Context, c *cluster.Cluster, tc testCase) (out Outcome) {
@@ -140,15 +140,4 @@ func figures(m map[string]float64) string {
 	}
 	slices.Sort(words)
 	return strings.Join(words, " ")
-}
-
-func write(file string, r Result) error {
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(b, '\n'), 0o644)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/crsc-io/crsc/testing/critest"
 	"github.com/crsc-io/crsc/testing/isolate"
+	"github.com/crsc-io/crsc/testing/longrun"
 )
 
 func main() {
@@ -48,7 +49,7 @@ func run(suite func(context.Context, critest.Options) (*critest.Report, error), 
 		return 1, err
 	}
 	report.WriteText(os.Stdout)
-	if werr := report.WriteJSON(out); err == nil {
+	if werr := longrun.WriteJSON(out, report); err == nil {
 		err = werr
 	}
 	return min(len(report.Diffs), 1), err

@@ -3,15 +3,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/crsc-io/crsc/testing/datagrams"
 	"github.com/crsc-io/crsc/testing/kills"
+	"github.com/crsc-io/crsc/testing/longrun"
 )
 
 func main() {
@@ -28,15 +26,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "datagrams:", datagrams.Serve())
 		os.Exit(1)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	report, err := datagrams.Run(ctx, o)
-	if report != nil {
-		fmt.Printf("%+v\n", *report)
-		err = errors.Join(err, report.Write(*out))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "datagrams:", err)
-		os.Exit(1)
-	}
+	longrun.Main("datagrams", func(ctx context.Context) error {
+		report, err := datagrams.Run(ctx, o)
+		if report != nil {
+			fmt.Printf("%+v\n", *report)
+		}
+		return longrun.Report(*out, report, err)
+	})
 }

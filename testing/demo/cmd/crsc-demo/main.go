@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/testing/demo"
+	"github.com/crsc-io/crsc/testing/longrun"
 )
 
 func main() {
@@ -31,17 +29,11 @@ func main() {
 	flag.Parse()
 	_, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS)
 	o.Terminal = err == nil
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	report, err := demo.Run(ctx, o)
-	if report != nil {
-		err = errors.Join(err, report.WriteTable(os.Stdout), report.WriteJSON(*out, o.Watch))
-	}
-	if ctx.Err() != nil {
-		fmt.Fprintln(os.Stderr, "demo: interrupted")
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "demo:", err)
-		os.Exit(1)
-	}
+	longrun.Main("demo", func(ctx context.Context) error {
+		report, err := demo.Run(ctx, o)
+		if report != nil {
+			err = errors.Join(err, report.WriteTable(os.Stdout), report.WriteJSON(*out, o.Watch))
+		}
+		return err
+	})
 }

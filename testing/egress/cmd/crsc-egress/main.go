@@ -3,15 +3,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/crsc-io/crsc/testing/egress"
 	"github.com/crsc-io/crsc/testing/kills"
+	"github.com/crsc-io/crsc/testing/longrun"
 )
 
 func main() {
@@ -25,15 +23,11 @@ func main() {
 	out := flag.String("out", "out/egress.json", "`file` for the figures")
 	flag.Parse()
 	o.Teller = egress.Teller(*teller)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	report, err := egress.Run(ctx, o)
-	if report != nil {
-		fmt.Printf("%+v\n", *report)
-		err = errors.Join(err, report.Write(*out))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "egress:", err)
-		os.Exit(1)
-	}
+	longrun.Main("egress", func(ctx context.Context) error {
+		report, err := egress.Run(ctx, o)
+		if report != nil {
+			fmt.Printf("%+v\n", *report)
+		}
+		return longrun.Report(*out, report, err)
+	})
 }

@@ -3,16 +3,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
-	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/crsc-io/crsc/testing/env"
+	"github.com/crsc-io/crsc/testing/longrun"
 	"github.com/crsc-io/crsc/testing/matrix"
 )
 
@@ -27,12 +23,7 @@ func main() {
 	out := flag.String("out", "out/matrix.json", "`file` for the result")
 	only := flag.String("only", "", "only pairs whose name contains this `text`")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	if err := run(ctx, *only, *out); err != nil {
-		fmt.Fprintln(os.Stderr, "matrix:", err)
-		os.Exit(1)
-	}
+	longrun.Main("matrix", func(ctx context.Context) error { return run(ctx, *only, *out) })
 }
 
 func run(ctx context.Context, only, out string) error {
@@ -64,14 +55,7 @@ func run(ctx context.Context, only, out string) error {
 		}
 		fmt.Printf("%-35s ok=%-5t recovered %d, longest stall %.0f ms %s\n", p, c.OK, c.Recovered, c.StallMS, c.Error)
 	}
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(out, append(data, '\n'), 0o644); err != nil {
+	if err := longrun.WriteJSON(out, r); err != nil {
 		return err
 	}
 	if r.Failed > 0 || r.Passed == 0 {

@@ -3,14 +3,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
+	"github.com/crsc-io/crsc/testing/longrun"
 	"github.com/crsc-io/crsc/testing/torture"
 )
 
@@ -24,14 +21,8 @@ func main() {
 	if *names != "" {
 		o.Names = strings.Split(*names, ",")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	report, err := torture.Run(ctx, o)
-	if report != nil {
-		err = errors.Join(err, report.WriteJSON(*out))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "torture:", err)
-		os.Exit(1)
-	}
+	longrun.Main("torture", func(ctx context.Context) error {
+		report, err := torture.Run(ctx, o)
+		return longrun.Report(*out, report, err)
+	})
 }

@@ -3,14 +3,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
+	"github.com/crsc-io/crsc/testing/longrun"
 	"github.com/crsc-io/crsc/testing/workloads"
 )
 
@@ -26,14 +23,8 @@ func main() {
 	if *names != "" {
 		o.Names = strings.Split(*names, ",")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	report, err := workloads.Run(ctx, o)
-	if report != nil {
-		err = errors.Join(err, report.WriteJSON(*out))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "workloads:", err)
-		os.Exit(1)
-	}
+	longrun.Main("workloads", func(ctx context.Context) error {
+		report, err := workloads.Run(ctx, o)
+		return longrun.Report(*out, report, err)
+	})
 }
