@@ -2,10 +2,14 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
@@ -37,7 +41,7 @@ func listen(ctx context.Context, daemon, group, dir string, debug bool) (*socket
 			return s, fmt.Errorf("create new shim socket: %w", err)
 		}
 		// The group has a shim, or had one that could not clean up.
-		if !debug && shim.CanConnect(s.address) {
+		if !debug && served(ctx, s.address) {
 			return s, fmt.Errorf("shim of %s: %w", group, errdefs.ErrAlreadyExists)
 		}
 		if err := shim.RemoveSocket(s.address); err != nil {
@@ -53,6 +57,17 @@ func listen(ctx context.Context, daemon, group, dir string, debug bool) (*socket
 		return s, err
 	}
 	return s, nil
+}
+
+// served reports whether somebody listens on a socket. shim.CanConnect takes a
+// delay of 100 ms for nobody, which on a busy machine would give a pod a second
+// shim, and cut the containers of the first off.
+func served(ctx context.Context, address string) bool {
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", strings.TrimPrefix(address, "unix://"))
+	if err == nil {
+		c.Close()
+	}
+	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist)
 }
 
 // settle removes the socket again if *err says that nobody will serve it.
