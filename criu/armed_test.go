@@ -33,11 +33,7 @@ func TestArmedIsGivenUp(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for what, n := range b.resources() {
-		if n > before[what]+2 {
-			t.Errorf("%s: %d before, %d after", what, before[what], n)
-		}
-	}
+	b.requireNoMore(before)
 }
 
 func TestArmedRefusesRunningContainer(t *testing.T) {
@@ -87,11 +83,7 @@ func TestRestoreFailsCleanly(t *testing.T) {
 			t.Logf("%s: %v", tc.name, err)
 		}
 	}
-	for what, n := range b.resources() {
-		if n > before[what]+2 {
-			t.Errorf("%s: %d before, %d after", what, before[what], n)
-		}
-	}
+	b.requireNoMore(before)
 	b.restore()
 	if got := b.redis().Do("PING"); got != "PONG" {
 		t.Errorf("PING says %q", got)
@@ -113,11 +105,7 @@ func TestRestoreKilled(t *testing.T) {
 	if _, _, err := criu.Restore(t.Context(), o); err == nil {
 		t.Error("no error")
 	}
-	for what, n := range b.resources() {
-		if n > before[what]+2 {
-			t.Errorf("%s: %d before, %d after", what, before[what], n)
-		}
-	}
+	b.requireNoMore(before)
 	b.restore()
 	if got := b.redis().Do("PING"); got != "PONG" {
 		t.Errorf("PING says %q", got)

@@ -1,11 +1,13 @@
 package criu_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/criu/internal/criutest"
@@ -56,6 +58,25 @@ func (b *box) resources() map[string]int {
 	}
 }
 
+// requireNoMore fails the test if there is more now than there was. Threads and
+// their files come and go, and so does what other CRIUs on the machine make.
+func (b *box) requireNoMore(before map[string]int) {
+	b.t.Helper()
+	var more []string
+	for deadline := time.Now().Add(criutest.Patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		more = nil
+		for what, n := range b.resources() {
+			if n > before[what]+2 {
+				more = append(more, fmt.Sprintf("%s: %d before, %d after", what, before[what], n))
+			}
+		}
+		if more == nil {
+			return
+		}
+	}
+	b.t.Errorf("left: %q", more)
+}
+
 func abstractNames(t testing.TB) int {
 	t.Helper()
 	b, err := os.ReadFile("/proc/net/unix")
@@ -103,11 +124,7 @@ func TestCycles(t *testing.T) {
 		}
 		b.Pid = pid
 	}
-	for what, n := range b.resources() {
-		if n > before[what]+2 { // threads and their files come and go
-			t.Errorf("%s: %d before %d cycles, %d after", what, before[what], cycles, n)
-		}
-	}
+	b.requireNoMore(before)
 	if n := len(readDir(t, filepath.Join(b.Root, b.ID))); n != stateFiles {
 		t.Errorf("runc's state directory had %d files, has %d", stateFiles, n)
 	}

@@ -35,7 +35,7 @@ func TestProcessTree(t *testing.T) {
 		return strings.Join(names, " ")
 	}
 	before := list()
-	for deadline := time.Now().Add(10 * time.Second); len(strings.Fields(before)) != 3; before = list() {
+	for deadline := time.Now().Add(criutest.Patience); len(strings.Fields(before)) != 3; before = list() {
 		if time.Now().After(deadline) {
 			t.Fatalf("processes are %q", before)
 		}

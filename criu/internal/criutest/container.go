@@ -15,6 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Patience bounds the wait for what takes milliseconds when nothing else runs on
+// the machine.
+const Patience = time.Minute
+
 // Container is a container made by runc in a directory of its own.
 type Container struct {
 	ID     string
@@ -159,12 +163,11 @@ func (c *Container) Rootfs() string { return filepath.Join(c.Bundle, "rootfs") }
 func (c *Container) Start() {
 	c.t.Helper()
 	c.Runc("start", c.ID)
-	for range 1000 {
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.Pid))
 		if err != nil || !strings.Contains(exe, "runc") {
 			return // it may have ended as well
 		}
-		time.Sleep(time.Millisecond)
 	}
 	c.t.Fatalf("the init of %s is still runc's", c.ID)
 }
@@ -178,7 +181,7 @@ func (c *Container) Runc(args ...string) string {
 // WaitOutput reads the container's output until it contains want.
 func (c *Container) WaitOutput(want string) {
 	c.t.Helper()
-	if err := c.Output.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.Output.SetReadDeadline(time.Now().Add(Patience)); err != nil {
 		c.t.Fatal(err)
 	}
 	var got strings.Builder
@@ -195,13 +198,12 @@ func (c *Container) WaitOutput(want string) {
 // WaitFor waits until a file exists in the container.
 func (c *Container) WaitFor(path string) {
 	c.t.Helper()
-	for range 1000 {
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(fmt.Sprintf("/proc/%d/root%s", c.Pid, path)); err == nil {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	c.t.Fatalf("no %s in the container after 10 s", path)
+	c.t.Fatalf("no %s in the container after %v", path, Patience)
 }
 
 // ExecDetached starts a process in the container and leaves it running. It is

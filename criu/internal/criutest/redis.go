@@ -30,13 +30,11 @@ func DialRedis(t testing.TB, netns, addr string) *Redis {
 	}
 	var conn *net.TCPConn
 	InNetNS(t, netns, func() error {
-		for range 500 {
-			if conn, err = net.DialTCP("tcp", nil, a); err == nil {
-				return nil
+		for deadline := time.Now().Add(Patience); ; time.Sleep(10 * time.Millisecond) {
+			if conn, err = net.DialTCP("tcp", nil, a); err == nil || time.Now().After(deadline) {
+				return err
 			}
-			time.Sleep(10 * time.Millisecond)
 		}
-		return err
 	})
 	t.Cleanup(func() { conn.Close() })
 	c := &Redis{TCPConn: conn, t: t, r: bufio.NewReader(conn)}
@@ -63,7 +61,7 @@ func (c *Redis) Try(args ...string) (string, error) {
 	for _, a := range args {
 		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(a), a)
 	}
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(Patience)); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(c, b.String()); err != nil {
