@@ -61,14 +61,20 @@ func exported(t testing.TB) (all blobs, targets []ocispec.Descriptor) {
 		require.NoError(t, err)
 		targets = append(targets, out.Target)
 	}
-	all = blobs{}
+	return d.contents(), targets
+}
+
+// contents returns all that the content store has.
+func (d *daemon) contents() blobs {
+	d.t.Helper()
+	all := blobs{}
 	err := d.Content.Walk(d.ctx, func(i content.Info) error {
 		b, err := content.ReadBlob(d.ctx, d.Content, ocispec.Descriptor{Digest: i.Digest, Size: i.Size})
 		all[i.Digest] = b
 		return err
 	})
-	require.NoError(t, err)
-	return all, targets
+	require.NoError(d.t, err)
+	return all
 }
 
 // TestDamagedBlobs: each blob missing, cut short, flipped in a bit and padded.

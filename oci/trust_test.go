@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"filippo.io/age"
-	"github.com/containerd/containerd/v2/core/content"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 )
@@ -43,14 +42,7 @@ func published(t testing.TB, o Options) (all blobs, targets []ocispec.Descriptor
 		require.NoError(t, err)
 		targets = append(targets, out.Target)
 	}
-	all = blobs{}
-	err := d.Content.Walk(d.ctx, func(i content.Info) error {
-		b, err := content.ReadBlob(d.ctx, d.Content, ocispec.Descriptor{Digest: i.Digest, Size: i.Size})
-		all[i.Digest] = b
-		return err
-	})
-	require.NoError(t, err)
-	return all, targets, f
+	return d.contents(), targets, f
 }
 
 func fetchFor(t testing.TB, all blobs, target ocispec.Descriptor, trust *Trust) (string, *Info, error) {

@@ -38,16 +38,10 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := env.Locate(o.Instance)
-	if err != nil {
-		return nil, err
-	}
-	if len(o.Tools) > 0 {
-		e = e.WithTools(o.Tools...)
-	}
-	r := &run{o: o, env: e}
+	r := &run{o: o}
 	r.say("starting a private containerd and Redis")
-	err = e.While(ctx, func() error {
+	err = env.While(ctx, o.Instance, o.Tools, func(e *env.Env) (err error) {
+		r.env = e
 		report, err = r.all(ctx)
 		return err
 	})

@@ -7,15 +7,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/vishvananda/netns"
 
+	"github.com/crsc-io/crsc/testing/env"
 	"github.com/crsc-io/crsc/testing/load"
 )
 
@@ -23,26 +22,6 @@ const (
 	redisPort = 6379
 	appPort   = 7000
 )
-
-// inNetns runs f on a thread inside a network namespace, which is thrown away.
-func inNetns(path string, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- func() error {
-			h, err := netns.GetFromPath(path)
-			if err != nil {
-				return fmt.Errorf("network namespace %s: %w", path, err)
-			}
-			defer h.Close()
-			if err := netns.Set(h); err != nil {
-				return err
-			}
-			return f()
-		}()
-	}()
-	return <-done
-}
 
 // client is one connection that lives as long as the test wants.
 type client struct {
@@ -57,7 +36,7 @@ func (c *container) connect(addr netip.AddrPort) *client {
 	c.t.Helper()
 	var conn net.Conn
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		err := inNetns(c.e.Client().Path, func() (err error) {
+		err := env.InNetns(c.e.Client().Path, func() (err error) {
 			conn, err = net.DialTimeout("tcp", addr.String(), patience)
 			return err
 		})

@@ -14,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/testing/env"
 )
 
 // netnsOf names the network namespace of a process.
@@ -33,7 +35,7 @@ func (c *container) giveNetwork() {
 	inside, err := netns.GetFromPid(c.initPid())
 	require.NoError(t, err)
 	defer inside.Close()
-	require.NoError(t, inNetns(c.e.Client().Path, func() error {
+	require.NoError(t, env.InNetns(c.e.Client().Path, func() error {
 		link := &netlink.Veth{
 			LinkAttrs: netlink.LinkAttrs{Name: "e2elate"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(inside)),
 		}
@@ -43,7 +45,7 @@ func (c *container) giveNetwork() {
 		return raise(link.Name, near)
 	}))
 	t.Cleanup(func() {
-		require.NoError(t, inNetns(c.e.Client().Path, func() error {
+		require.NoError(t, env.InNetns(c.e.Client().Path, func() error {
 			link, err := netlink.LinkByName("e2elate")
 			if err != nil {
 				return err
@@ -51,7 +53,7 @@ func (c *container) giveNetwork() {
 			return netlink.LinkDel(link)
 		}))
 	})
-	require.NoError(t, inNetns(fmt.Sprintf("/proc/%d/ns/net", c.initPid()), func() error { return raise("eth0", far) }))
+	require.NoError(t, env.InNetns(fmt.Sprintf("/proc/%d/ns/net", c.initPid()), func() error { return raise("eth0", far) }))
 	c.pod.IP4 = far
 }
 
@@ -72,7 +74,7 @@ func raise(name string, addr netip.Addr) error {
 func redirection(t testing.TB, path string) []string {
 	t.Helper()
 	var out []string
-	require.NoError(t, inNetns(path, func() error {
+	require.NoError(t, env.InNetns(path, func() error {
 		conn, err := nftables.New()
 		if err != nil {
 			return err

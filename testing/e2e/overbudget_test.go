@@ -144,13 +144,18 @@ func TestOverBudgetDeadlyInput(t *testing.T) {
 	require.True(t, st.Protected)
 	requireEnded(t, k)
 	requireEnded(t, other)
+	s.requireAnew(c)
+}
+
+// requireAnew: the container began anew, and is resumed like any other.
+func (s *sandbox) requireAnew(c *container) {
 	n := c.dialApp()
-	require.Equal(t, "memory 0 file 0", n.ask("check"))
-	require.Equal(t, "1", n.ask("add"))
+	require.Equal(c.t, "memory 0 file 0", n.ask("check"))
+	require.Equal(c.t, "1", n.ask("add"))
 	c.crsc("checkpoint", c.id)
 	c.end(c.kill)
 	s.start(once())
-	require.Equal(t, "2", n.ask("add"), "what began anew is resumed like any other")
+	require.Equal(c.t, "2", n.ask("add"))
 }
 
 // TestOverBudgetDamaged: what can't be brought back to life is given up, loudly.
@@ -181,13 +186,7 @@ func TestOverBudgetDamaged(t *testing.T) {
 	require.Contains(t, st.NotResumed, "checkpoint 2: ")
 	require.Contains(t, st.NotResumed, "checkpoint 1: ")
 	requireEnded(t, k)
-	n := c.dialApp()
-	require.Equal(t, "memory 0 file 0", n.ask("check"))
-	require.Equal(t, "1", n.ask("add"))
-	c.crsc("checkpoint", c.id)
-	c.end(c.kill)
-	s.start(once())
-	require.Equal(t, "2", n.ask("add"), "what began anew is resumed like any other")
+	s.requireAnew(c)
 }
 
 // TestOverBudgetDeclined: what does not fit, or is not wanted, is not resumed, and

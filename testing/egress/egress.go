@@ -31,11 +31,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := o.defaultsAndValidate(); err != nil {
 		return nil, err
 	}
-	e, err := env.Locate(o.Instance)
-	if err != nil {
-		return nil, err
-	}
-	err = e.While(ctx, func() error {
+	err = env.While(ctx, o.Instance, nil, func(e *env.Env) (err error) {
 		report, err = play(ctx, e, o)
 		return err
 	})

@@ -15,37 +15,6 @@ import (
 
 const startTimeout = 30 * time.Second
 
-// daemonConfig is the whole configuration of containerd. Disabled is what
-// would touch the host (NRI's socket, /opt/containerd) or only cost time.
-const daemonConfig = `version = 3
-root = %q
-state = %q
-oom_score = 0
-disabled_plugins = [
-  "io.containerd.cri.v1.images",
-  "io.containerd.cri.v1.runtime",
-  "io.containerd.grpc.v1.cri",
-  "io.containerd.internal.v1.opt",
-  "io.containerd.internal.v1.tracing",
-  "io.containerd.nri.v1.nri",
-  "io.containerd.snapshotter.v1.blockfile",
-  "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.erofs",
-  "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.tracing.processor.v1.otlp",
-]
-
-[grpc]
-  address = %q
-
-[ttrpc]
-  address = %q
-
-[debug]
-  level = "info"
-`
-
 func (e *Env) pidFile() string { return filepath.Join(e.Dir, "containerd.pid") }
 func (e *Env) logFile() string { return filepath.Join(e.Dir, "containerd.log") }
 
@@ -53,8 +22,15 @@ func (e *Env) logFile() string { return filepath.Join(e.Dir, "containerd.log") }
 // has a session of its own and writes to a file.
 func (e *Env) startDaemon(ctx context.Context) error {
 	config := filepath.Join(e.Dir, "containerd.toml")
-	text := fmt.Sprintf(daemonConfig, filepath.Join(e.Dir, "root"), filepath.Join(e.Dir, "state"), e.Address, e.Address+".ttrpc")
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+	text := ContainerdConfig{
+		Dir: e.Dir, Address: e.Address,
+		Off: []string{
+			"io.containerd.cri.v1.images",
+			"io.containerd.cri.v1.runtime",
+			"io.containerd.grpc.v1.cri",
+		},
+	}.TOML()
+	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return err
 	}
 	log, err := os.OpenFile(e.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)

@@ -107,7 +107,7 @@ func TestDownLeavesNothing(t *testing.T) {
 			require.NoError(t, err)
 			pid := runSleeper(t, e, "sleeper", "--with-ns", "network:"+e.Pod().Path)
 			stray := exec.Command("sleep", "1000")
-			require.NoError(t, inNetns(e.Client().Path, stray.Start))
+			require.NoError(t, InNetns(e.Client().Path, stray.Start))
 			strayEnded := make(chan error, 1)
 			go func() { strayEnded <- stray.Wait() }()
 
@@ -197,7 +197,7 @@ func TestPodsReachClientsOverBothFamilies(t *testing.T) {
 func assertReaches(t *testing.T, from, to, addr string) {
 	t.Helper()
 	var l net.Listener
-	require.NoError(t, inNetns(to, func() (err error) {
+	require.NoError(t, InNetns(to, func() (err error) {
 		l, err = net.Listen("tcp", net.JoinHostPort(addr, "0"))
 		return err
 	}))
@@ -213,7 +213,7 @@ func assertReaches(t *testing.T, from, to, addr string) {
 		data, _ := io.ReadAll(c)
 		got <- string(data)
 	}()
-	require.NoError(t, inNetns(from, func() error {
+	require.NoError(t, InNetns(from, func() error {
 		c, err := net.DialTimeout("tcp", l.Addr().String(), 2*time.Second)
 		if err != nil {
 			return err

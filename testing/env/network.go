@@ -14,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	inside "github.com/crsc-io/crsc/netproxy/netns"
 )
 
 // netnsDir is where ip(8) keeps named network namespaces.
@@ -93,7 +95,7 @@ func (e *Env) makeClient() error {
 	if err := newNetns(e.Client().Name); err != nil {
 		return err
 	}
-	return inNetns(e.Client().Path, func() error {
+	return InNetns(e.Client().Path, func() error {
 		for _, knob := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/tcp_tw_reuse"} {
 			if err := os.WriteFile("/proc/sys/net/"+knob, []byte("1"), 0o644); err != nil {
 				return err
@@ -248,24 +250,14 @@ func newNetns(name string) error {
 	return <-done
 }
 
-// inNetns runs f on a thread inside the namespace, which is thrown away.
-func inNetns(path string, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- func() error {
-			h, err := netns.GetFromPath(path)
-			if err != nil {
-				return fmt.Errorf("network namespace %s: %w", path, err)
-			}
-			defer h.Close()
-			if err := netns.Set(h); err != nil {
-				return fmt.Errorf("enter %s: %w", path, err)
-			}
-			return f()
-		}()
-	}()
-	return <-done
+// InNetns runs f in a network namespace, given by its path.
+func InNetns(path string, f func() error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("network namespace: %w", err)
+	}
+	defer file.Close()
+	return inside.Do(int(file.Fd()), f)
 }
 
 // removeNetns unmounts and removes a name; an absent one is no error.

@@ -23,10 +23,17 @@ func (e *Env) Up(ctx context.Context) error {
 	return os.WriteFile(e.keepFile(), nil, 0o600)
 }
 
-// While destroys what a run that was killed left behind, containers included,
-// makes the environment anew, calls use, and destroys it again, also when ctx has
-// ended.
-func (e *Env) While(ctx context.Context, use func() error) (err error) {
+// While destroys what a run that was killed left of an instance, containers
+// included, makes the environment anew, calls use, and destroys it again, also
+// when ctx has ended. The names are those of Locate and WithTools.
+func While(ctx context.Context, instance string, tools []string, use func(*Env) error) (err error) {
+	e, err := Locate(instance)
+	if err != nil {
+		return err
+	}
+	if len(tools) > 0 {
+		e = e.WithTools(tools...)
+	}
 	if err := e.Down(ctx); err != nil {
 		return err
 	}
@@ -34,7 +41,7 @@ func (e *Env) While(ctx context.Context, use func() error) (err error) {
 	if err := e.Up(ctx); err != nil {
 		return err
 	}
-	return use()
+	return use(e)
 }
 
 // keepFile exists when somebody brought the environment up on purpose, so that

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/crsc-io/crsc/testing/env"
 )
 
 // Dir is where an isolated program keeps its files; it is in memory and lost at
@@ -25,29 +27,6 @@ type Containerd struct {
 
 const containerdStart = 30 * time.Second
 
-const containerdConfig = `version = 3
-root = "/run/crsc/root"
-state = "/run/crsc/state"
-oom_score = 0
-disabled_plugins = [
-%s  "io.containerd.internal.v1.opt",
-  "io.containerd.internal.v1.tracing",
-  "io.containerd.nri.v1.nri",
-  "io.containerd.snapshotter.v1.blockfile",
-  "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.erofs",
-  "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.tracing.processor.v1.otlp",
-]
-[grpc]
-  address = "/run/crsc/containerd.sock"
-[ttrpc]
-  address = "/run/crsc/containerd.sock.ttrpc"
-[debug]
-  level = "info"
-%s`
-
 // ContainerdOptions are what differs between users.
 type ContainerdOptions struct {
 	Path   string   // PATH of the daemon and the shims; the binary is looked up in it
@@ -61,15 +40,12 @@ func StartContainerd(ctx context.Context, o ContainerdOptions) (*Containerd, err
 	if err := os.MkdirAll(Dir, 0o711); err != nil {
 		return nil, err
 	}
-	var off strings.Builder
-	for _, p := range o.Off {
-		fmt.Fprintf(&off, "  %q,\n", p)
-	}
+	d := &Containerd{Address: filepath.Join(Dir, "containerd.sock"), Log: filepath.Join(Dir, "containerd.log"), exited: make(chan struct{})}
 	config := filepath.Join(Dir, "containerd.toml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, containerdConfig, off.String(), o.Config), 0o600); err != nil {
+	text := env.ContainerdConfig{Dir: Dir, Address: d.Address, Off: o.Off, More: o.Config}.TOML()
+	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return nil, err
 	}
-	d := &Containerd{Address: filepath.Join(Dir, "containerd.sock"), Log: filepath.Join(Dir, "containerd.log"), exited: make(chan struct{})}
 	log, err := os.OpenFile(d.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err

@@ -81,11 +81,7 @@ func (r *runner) tool(ctx context.Context, name string, args ...string) (string,
 //
 // Errors: ErrFailed, the context's, and those of the environment.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
-	e, err := env.Locate(o.Instance)
-	if err != nil {
-		return nil, err
-	}
-	err = e.While(ctx, func() error {
+	err = env.While(ctx, o.Instance, nil, func(e *env.Env) (err error) {
 		report, err = play(ctx, e, o)
 		return err
 	})

@@ -34,11 +34,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := env.Locate(o.Instance)
-	if err != nil {
-		return nil, err
-	}
-	err = e.While(ctx, func() error {
+	err = env.While(ctx, o.Instance, nil, func(e *env.Env) (err error) {
 		report, err = playAll(ctx, e, o)
 		return err
 	})
