@@ -91,6 +91,30 @@ func (j *Journal) AppendClose(conn uint32, dir Direction, kind CloseKind, offset
 	return j.finish(start)
 }
 
+// AppendUrgent records that the byte of input at offset, which is recorded
+// already, was sent as urgent data.
+func (j *Journal) AppendUrgent(conn uint32, offset uint64) Position {
+	if !j.admit(0) {
+		return 0
+	}
+	start := j.begin(TypeUrgent)
+	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
+	j.batch.buf = binary.AppendUvarint(b, offset)
+	return j.finish(start)
+}
+
+// AppendFailed records how a connection that the application opened failed: with
+// Linux's errno.
+func (j *Journal) AppendFailed(conn, errno uint32) Position {
+	if !j.admit(0) {
+		return 0
+	}
+	start := j.begin(TypeFailed)
+	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
+	j.batch.buf = binary.AppendUvarint(b, uint64(errno))
+	return j.finish(start)
+}
+
 // AppendDatagram records a datagram that came when the application had sent that
 // many of its own. Its position names it in later records.
 func (j *Journal) AppendDatagram(source, dest netip.AddrPort, sent uint64, payload []byte) Position {

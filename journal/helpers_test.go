@@ -138,7 +138,7 @@ func appendRandom(j *Journal, rng *rand.Rand, maxPayload int) Record {
 	// Small and large numbers alike, so that all lengths of varints occur.
 	number := func() uint64 { return rng.Uint64() >> rng.IntN(64) }
 	r := Record{Conn: uint32(number())}
-	switch r.Type = TypeOpen + Type(rng.IntN(10)); r.Type {
+	switch r.Type = TypeOpen + Type(rng.IntN(12)); r.Type {
 	case TypeOpen:
 		r.Open = ConnOpen{Conn: r.Conn, Direction: Direction(rng.IntN(2)), Client: randomAddr(rng), Server: randomAddr(rng), LegPort: uint16(rng.Uint32())}
 		r.Position = j.AppendOpen(r.Open)
@@ -169,6 +169,12 @@ func appendRandom(j *Journal, rng *rand.Rand, maxPayload int) Record {
 	case TypeDatagramSent:
 		r.Conn, r.Flow, r.Hash = 0, rng.Uint64(), rng.Uint64()
 		r.Position = j.AppendDatagramSent(r.Flow, r.Hash)
+	case TypeUrgent:
+		r.Offset = number()
+		r.Position = j.AppendUrgent(r.Conn, r.Offset)
+	case TypeFailed:
+		r.Errno = uint32(number())
+		r.Position = j.AppendFailed(r.Conn, r.Errno)
 	}
 	return r
 }

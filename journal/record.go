@@ -30,12 +30,15 @@ const (
 	TypeDatagram      Type = 9  // a datagram for the application
 	TypeDatagramTaken Type = 10 // the application has taken one
 	TypeDatagramSent  Type = 11 // fingerprint of a datagram that the application sent
+
+	TypeUrgent Type = 12 // a byte of input was sent as urgent data
+	TypeFailed Type = 13 // a connection that the application opened did not come about
 )
 
 // String returns the name of the type, as the dump shows it.
 func (t Type) String() string {
 	return name(int(t), "", "commit", "open", "input", "consumed", "output", "output-bytes", "close", "mark",
-		"datagram", "datagram-taken", "datagram-sent")
+		"datagram", "datagram-taken", "datagram-sent", "urgent", "failed")
 }
 
 // Direction is a direction of flow, seen from the container. Of a connection
@@ -114,7 +117,7 @@ type Record struct {
 
 	// Offset is a position in a stream of the connection, bytes from its
 	// start: of the first byte (Input, Output, OutputBytes), of the first
-	// byte not yet taken (Consumed), or of the end (Close).
+	// byte not yet taken (Consumed), of the end (Close), or of the byte (Urgent).
 	Offset uint64
 	// OutPos is how many bytes of output the client had been sent when this
 	// input was read (Input).
@@ -135,6 +138,8 @@ type Record struct {
 	// Flow is the xxhash64 of a sent datagram's ends; Hash that of its payload
 	// (DatagramSent).
 	Flow uint64
+
+	Errno uint32 // Linux's number of the error (Failed)
 
 	Open       ConnOpen  // TypeOpen
 	Direction  Direction // TypeClose

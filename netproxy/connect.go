@@ -158,13 +158,8 @@ func (p *Proxy) decide(c *conn) {
 		p.grant(c)
 		return
 	}
-	if p.failed == nil {
-		switch c.errno {
-		case unix.ECONNREFUSED, unix.ECONNRESET:
-			p.opts.Journal.AppendClose(c.id, journal.In, journal.RST, 0)
-		case unix.EHOSTUNREACH, unix.ENETUNREACH:
-			p.opts.Journal.AppendClose(c.id, journal.In, journal.FIN, 0)
-		}
+	if p.failed == nil && tcprepair.Tellable(c.client.Addr(), c.errno) {
+		p.opts.Journal.AppendFailed(c.id, uint32(c.errno))
 	}
 	p.refuseConn(c, c.errno)
 }

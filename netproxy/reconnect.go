@@ -79,11 +79,11 @@ func (e *egress) opened(c *conn) {
 }
 
 // reconnect carries out the step at which the server had answered.
-func (p *Proxy) reconnect(c *conn, kind replay.Kind) error {
+func (p *Proxy) reconnect(c *conn, s *replay.Step) error {
 	begun, pooled := time.Now(), p.rep.servers[c.dest] > 1
 	err := p.awaitOpen(c, func() bool {
 		p.feedAhead()
-		if pooled && kind == replay.Connect && time.Since(begun) > poolLimit {
+		if pooled && s.Kind == replay.Connect && time.Since(begun) > poolLimit {
 			return false
 		}
 		return c.unopened && c.syn == nil && !p.takeSYN(c)
@@ -91,12 +91,8 @@ func (p *Proxy) reconnect(c *conn, kind replay.Kind) error {
 	if err != nil || c.diverged || !c.unopened {
 		return err
 	}
-	switch kind {
-	case replay.Refuse:
-		p.refuseConn(c, unix.ECONNREFUSED)
-		return p.checkReplay()
-	case replay.Unreachable:
-		p.refuseConn(c, unix.EHOSTUNREACH)
+	if s.Kind == replay.Fail {
+		p.refuseConn(c, s.Errno)
 		return p.checkReplay()
 	}
 	c.connected = true

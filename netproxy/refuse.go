@@ -33,15 +33,10 @@ const (
 // refuse tells the application that a connection has failed.
 func (p *Proxy) refuse(s *syn, errno unix.Errno) {
 	p.verdict(s.id, nfqueue.Drop, 0)
-	var err error
-	switch errno {
-	case unix.ECONNREFUSED, unix.ECONNRESET:
-		err = tcprepair.Refuse(p.netns, redirect.MarkOwn, s.client, s.server, s.seq)
-	case unix.EHOSTUNREACH, unix.ENETUNREACH:
-		err = tcprepair.Unreachable(p.netns, redirect.MarkOwn, s.client, s.server, s.packet)
-	default:
+	if !tcprepair.Tellable(s.client.Addr(), errno) {
 		return // its own kernel comes to the same end
 	}
+	err := tcprepair.Refuse(p.netns, redirect.MarkOwn, errno, tcprepair.SYN{Opener: s.client, Server: s.server, Seq: s.seq, Packet: s.packet})
 	if err != nil {
 		p.opts.Log.WithError(err).Warn("netproxy: the application is not told that a connection has failed")
 	}

@@ -106,8 +106,8 @@ func (p *Proxy) step(s *replay.Step) error {
 	switch s.Kind {
 	case replay.Open:
 		return p.reopen(c)
-	case replay.Connect, replay.Refuse, replay.Unreachable:
-		return p.reconnect(c, s.Kind)
+	case replay.Connect, replay.Fail:
+		return p.reconnect(c, s)
 	}
 	if s.Kind == replay.Shut || s.Kind == replay.Reset {
 		p.spareLeg(c, s.Conn)

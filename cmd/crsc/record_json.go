@@ -25,6 +25,7 @@ type jsonRecord struct {
 	Server      string  `json:"server,omitempty"`
 	LegPort     *uint16 `json:"leg_port,omitempty"`
 	Kind        string  `json:"kind,omitempty"`
+	Errno       *uint32 `json:"errno,omitempty"`
 	Mark        string  `json:"mark,omitempty"`
 	Checkpoint  *uint64 `json:"checkpoint,omitempty"`
 	Source      string  `json:"source,omitempty"`
@@ -50,7 +51,7 @@ func printJSON(w io.Writer, rec *journal.Record, o dumpOptions) error {
 		j.Client, j.Server = rec.Open.Client.String(), rec.Open.Server.String()
 	case journal.TypeInput:
 		j.Offset, j.Length, j.AfterOutput = &rec.Offset, &length, &rec.OutPos
-	case journal.TypeConsumed:
+	case journal.TypeConsumed, journal.TypeUrgent:
 		j.Offset = &rec.Offset
 	case journal.TypeOutput:
 		length = uint64(rec.Length)
@@ -59,6 +60,8 @@ func printJSON(w io.Writer, rec *journal.Record, o dumpOptions) error {
 		j.Offset, j.Length = &rec.Offset, &length
 	case journal.TypeClose:
 		j.Direction, j.Kind, j.Offset = rec.Direction.String(), rec.Close.String(), &rec.Offset
+	case journal.TypeFailed:
+		j.Errno = &rec.Errno
 	case journal.TypeMark:
 		j.Mark, j.Checkpoint = rec.Mark.String(), &rec.Checkpoint
 	case journal.TypeDatagram:

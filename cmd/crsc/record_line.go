@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"syscall"
 
 	"github.com/crsc-io/crsc/journal"
 )
@@ -31,7 +32,9 @@ func printLine(w io.Writer, rec *journal.Record, o dumpOptions) error {
 }
 
 // ofConn reports whether a record belongs to a connection.
-func ofConn(rec *journal.Record) bool { return rec.Type < journal.TypeMark }
+func ofConn(rec *journal.Record) bool {
+	return rec.Type < journal.TypeMark || rec.Type >= journal.TypeUrgent
+}
 
 // detail renders the fields that depend on the type.
 func detail(rec *journal.Record, payload bool) string {
@@ -40,7 +43,7 @@ func detail(rec *journal.Record, payload bool) string {
 		return fmt.Sprintf("%s client=%s server=%s leg-port=%d", rec.Open.Direction, rec.Open.Client, rec.Open.Server, rec.Open.LegPort)
 	case journal.TypeInput:
 		return fmt.Sprintf("offset=%d length=%d after-output=%d", rec.Offset, len(rec.Payload), rec.OutPos) + quoted(rec, payload)
-	case journal.TypeConsumed:
+	case journal.TypeConsumed, journal.TypeUrgent:
 		return fmt.Sprintf("offset=%d", rec.Offset)
 	case journal.TypeOutput:
 		return fmt.Sprintf("offset=%d length=%d hash=%016x", rec.Offset, rec.Length, rec.Hash)
@@ -48,6 +51,8 @@ func detail(rec *journal.Record, payload bool) string {
 		return fmt.Sprintf("offset=%d length=%d", rec.Offset, len(rec.Payload)) + quoted(rec, payload)
 	case journal.TypeClose:
 		return fmt.Sprintf("%s %s offset=%d", rec.Direction, rec.Close, rec.Offset)
+	case journal.TypeFailed:
+		return fmt.Sprintf("errno=%d (%v)", rec.Errno, syscall.Errno(rec.Errno))
 	case journal.TypeMark:
 		return fmt.Sprintf("%s checkpoint=%d", rec.Mark, rec.Checkpoint)
 	case journal.TypeDatagram:

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crsc-io/crsc/journal"
 )
 
@@ -111,6 +113,12 @@ func (b *builder) take(rec *journal.Record) error {
 		b.consumed(c, rec.Offset)
 	case journal.TypeOutput, journal.TypeOutputBytes:
 		b.output(c, rec)
+	case journal.TypeUrgent:
+		if rec.Offset >= c.Start {
+			c.Urgent = append(c.Urgent, rec.Offset)
+		}
+	case journal.TypeFailed:
+		b.failed(c, unix.Errno(rec.Errno))
 	case journal.TypeClose:
 		b.close(c, rec)
 	}
@@ -201,6 +209,15 @@ func (b *builder) output(c *Conn, rec *journal.Record) {
 	}
 }
 
+// failed ends a connection that the application could not open.
+func (b *builder) failed(c *Conn, errno unix.Errno) {
+	if !c.Opening {
+		return
+	}
+	c.Opening, c.Ended = false, true
+	b.plan.Steps = append(b.plan.Steps, Step{Kind: Fail, Conn: c, Errno: errno})
+}
+
 func (b *builder) close(c *Conn, rec *journal.Record) {
 	if rec.Direction == journal.Out {
 		c.AppEnded = !c.Ended
@@ -210,13 +227,12 @@ func (b *builder) close(c *Conn, rec *journal.Record) {
 		return // the FIN is in the image
 	}
 	c.Ended = true
-	if c.Opening {
-		c.Opening = false
-		kind := Refuse
+	if c.Opening { // as version 1 of the journal has it
+		errno := unix.ECONNREFUSED
 		if rec.Close == journal.FIN {
-			kind = Unreachable
+			errno = unix.EHOSTUNREACH
 		}
-		b.plan.Steps = append(b.plan.Steps, Step{Kind: kind, Conn: c})
+		b.failed(c, errno)
 		return
 	}
 	if rec.Close == journal.RST {

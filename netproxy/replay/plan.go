@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sort"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crsc-io/crsc/journal"
 )
 
@@ -103,9 +105,8 @@ const (
 	Shut              // the client's FIN
 	Reset             // the client's RST
 
-	Connect     // the server's answer to a connection that the application opens
-	Refuse      // the server's refusal
-	Unreachable // the network's word that the server cannot be reached
+	Connect // the server's answer to a connection that the application opens
+	Fail    // the same, with an error
 
 	Receive // deliver a datagram and wait until it is taken
 )
@@ -116,9 +117,10 @@ type Step struct {
 	Conn *Conn // nil for Receive
 	// Datagram is what Receive delivers.
 	Datagram *Datagram
-	From     uint64 // input offset at which the step begins (Feed, Tail)
-	Upto     uint64 // input offset
-	Gate     uint64 // output offset that must have been produced again before
+	From     uint64     // input offset at which the step begins (Feed, Tail)
+	Upto     uint64     // input offset
+	Gate     uint64     // output offset that must have been produced again before
+	Errno    unix.Errno // Fail
 }
 
 // Conn is one connection of a plan.
@@ -130,6 +132,8 @@ type Conn struct {
 	// Input holds the bytes from offset Start on.
 	Input []byte
 	Start uint64
+	// Urgent are the offsets of the bytes that were sent as urgent data.
+	Urgent []uint64
 	// Outputs are the recorded outputs from the cut on, in order.
 	Outputs []Output
 	// Ended: the client ended the connection in the recorded run. AppEnded: the

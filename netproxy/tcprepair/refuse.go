@@ -8,22 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Refuse answers the SYN of a connection in its server's place with a RST: the
-// opener's connect fails with ECONNREFUSED. seq is the SYN's sequence number.
-func Refuse(ns int, mark uint32, opener, server netip.AddrPort, seq uint32) error {
-	err := sendRaw(ns, mark, segment{from: server, to: opener, ack: seq + 1, flags: tcpRST | tcpACK})
-	if err != nil {
-		return fmt.Errorf("refuse %v-%v: %w", opener, server, err)
-	}
-	return nil
+// SYN is the first packet of a connection.
+type SYN struct {
+	Opener, Server netip.AddrPort
+	Seq            uint32 // its sequence number
+	Packet         []byte // from its network header on
 }
 
-// ICMP messages (RFC 792, RFC 4443) that end a connect with EHOSTUNREACH.
+// ICMP messages (RFC 792, RFC 4443).
 const (
 	icmp4Unreachable = 3
-	icmp4Host        = 1
 	icmp6Unreachable = 1
-	icmp6Address     = 3
 
 	icmpHeaderLen = 8
 	// icmpQuote is how much of the packet is quoted: a network header and the
@@ -31,30 +26,62 @@ const (
 	icmpQuote = 128
 )
 
-// Unreachable answers the SYN of a connection, packet, with ICMP's word that the
-// server cannot be reached: the opener's connect fails with EHOSTUNREACH.
-func Unreachable(ns int, mark uint32, opener, server netip.AddrPort, packet []byte) error {
-	quote := packet[:min(len(packet), icmpQuote)&^1]
-	body := make([]byte, icmpHeaderLen, icmpHeaderLen+len(quote))
-	body[0], body[1] = icmp4Unreachable, icmp4Host
-	v6 := opener.Addr().Unmap().Is6()
-	if v6 {
-		body[0], body[1] = icmp6Unreachable, icmp6Address
+// icmpCode is the code of ICMP's "unreachable" with which Linux ends a connect
+// with that error (icmp_err_convert in net/ipv4/icmp.c, tab_unreach in
+// net/ipv6/icmp.c).
+func icmpCode(v6 bool, errno unix.Errno) (code byte, ok bool) {
+	codes := map[unix.Errno]byte{
+		unix.ENETUNREACH: 0, unix.EHOSTUNREACH: 1, unix.ENOPROTOOPT: 2, unix.EOPNOTSUPP: 5, unix.EHOSTDOWN: 7, unix.ENONET: 8,
 	}
-	body = append(body, quote...)
-	src, dst := server.Addr().Unmap(), opener.Addr().Unmap()
 	if v6 {
+		codes = map[unix.Errno]byte{unix.ENETUNREACH: 0, unix.EACCES: 1, unix.EHOSTUNREACH: 3}
+	}
+	code, ok = codes[errno]
+	return code, ok
+}
+
+// Tellable reports whether Refuse can make a connect from that address fail with
+// that error.
+func Tellable(opener netip.Addr, errno unix.Errno) bool {
+	_, ok := icmpCode(opener.Unmap().Is6(), errno)
+	return ok || refused(errno)
+}
+
+func refused(errno unix.Errno) bool { return errno == unix.ECONNREFUSED || errno == unix.ECONNRESET }
+
+// Refuse answers the SYN of a connection in the network's place: the opener's
+// connect fails with errno, which must be Tellable. It is a RST, or ICMP's word
+// that the server cannot be reached.
+func Refuse(ns int, mark uint32, errno unix.Errno, s SYN) (err error) {
+	if refused(errno) {
+		err = sendRaw(ns, mark, segment{from: s.Server, to: s.Opener, ack: s.Seq + 1, flags: tcpRST | tcpACK})
+	} else {
+		err = sendUnreachable(ns, mark, errno, s)
+	}
+	if err != nil {
+		return fmt.Errorf("tell %v that %v does not answer (%v): %w", s.Opener, s.Server, errno, err)
+	}
+	return nil
+}
+
+func sendUnreachable(ns int, mark uint32, errno unix.Errno, s SYN) error {
+	quote := s.Packet[:min(len(s.Packet), icmpQuote)&^1]
+	body := make([]byte, icmpHeaderLen, icmpHeaderLen+len(quote))
+	v6 := s.Opener.Addr().Unmap().Is6()
+	body[0] = icmp4Unreachable
+	if v6 {
+		body[0] = icmp6Unreachable
+	}
+	body[1], _ = icmpCode(v6, errno)
+	body = append(body, quote...)
+	src, dst := s.Server.Addr().Unmap(), s.Opener.Addr().Unmap()
+	proto := byte(unix.IPPROTO_ICMP)
+	if v6 {
+		proto = unix.IPPROTO_ICMPV6
 		binary.BigEndian.PutUint16(body[2:], checksum(unix.IPPROTO_ICMPV6, src.AsSlice(), dst.AsSlice(), body))
 	} else {
 		// Without a pseudo header (RFC 792).
 		binary.BigEndian.PutUint16(body[2:], ^sum(0, body))
 	}
-	proto := byte(unix.IPPROTO_ICMP)
-	if v6 {
-		proto = unix.IPPROTO_ICMPV6
-	}
-	if err := sendIP(ns, mark, opener, ipPacket(src, dst, proto, body)); err != nil {
-		return fmt.Errorf("tell %v that %v is unreachable: %w", opener, server, err)
-	}
-	return nil
+	return sendIP(ns, mark, s.Opener, ipPacket(src, dst, proto, body))
 }
