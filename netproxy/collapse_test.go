@@ -4,7 +4,6 @@ import (
 	"context"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -22,7 +21,7 @@ func TestPanicIsContained(t *testing.T) {
 	c := r.mustDial(nstest.App4)
 	_, err := c.incr("k")
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()
 	err = r.proxy.do(ctx, "test", func() error {
 		var broken *conn

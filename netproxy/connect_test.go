@@ -76,11 +76,11 @@ func TestSilentServer(t *testing.T) {
 	answers := bufio.NewReader(c)
 	ask := func() {
 		fmt.Fprintln(c, "go")
-		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(soon))
 		line, err := answers.ReadString('\n')
 		require.NoError(t, err)
 		require.Contains(t, line, "timeout")
-		require.Eventually(t, func() bool { return r.proxy.Stats().Connections == 1 }, 10*time.Second, 10*time.Millisecond,
+		require.Eventually(t, func() bool { return r.proxy.Stats().Connections == 1 }, soon, 10*time.Millisecond,
 			"the dial goes on although nobody waits for it")
 	}
 	ask()
@@ -110,7 +110,7 @@ func TestRefusedOnce(t *testing.T) {
 		return nil
 	}))
 	// Nobody waits for the second, which no socket has sent.
-	require.Eventually(t, func() bool { return r.proxy.Stats().Connections == 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return r.proxy.Stats().Connections == 0 }, soon, 10*time.Millisecond)
 }
 
 // synOf is an IPv4 SYN from its network header on.

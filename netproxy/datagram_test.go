@@ -37,7 +37,7 @@ func newDatagramRig(t *testing.T, kind order.Kind, jo journal.Options) *rig {
 func (r *rig) datagramClients(port uint16, n int) *datagrams.Clients {
 	r.t.Helper()
 	c, err := r.dial(nstest.App4, datagrams.Port)
-	for deadline := time.Now().Add(10 * time.Second); err != nil; c, err = r.dial(nstest.App4, datagrams.Port) {
+	for deadline := time.Now().Add(soon); err != nil; c, err = r.dial(nstest.App4, datagrams.Port) {
 		require.True(r.t, time.Now().Before(deadline), "%v", err)
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -82,7 +82,7 @@ func datagramsSurvive(t *testing.T, r *rig, port uint16) {
 	clients := r.datagramClients(port, 12)
 	for range 4 {
 		before := clients.Served()
-		for deadline := time.Now().Add(10 * time.Second); clients.Served() < before+300; {
+		for deadline := time.Now().Add(soon); clients.Served() < before+300; {
 			require.True(t, time.Now().Before(deadline), "%d requests served, then %d", before, clients.Served())
 			time.Sleep(time.Millisecond)
 		}
@@ -92,7 +92,7 @@ func datagramsSurvive(t *testing.T, r *rig, port uint16) {
 		t.Logf("%+v", res)
 	}
 	before := clients.Served()
-	for deadline := time.Now().Add(10 * time.Second); clients.Served() < before+100 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(soon); clients.Served() < before+100 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	_, longest, err := clients.Stop()

@@ -51,6 +51,9 @@ func (p *Proxy) passReplies() error {
 		if err := p.findDatagrams(); err != nil {
 			return err
 		}
+		if p.undecided() {
+			return nil
+		}
 	}
 	if len(u.owed) > 0 && time.Now().After(u.owedUntil) {
 		clear(u.owed)
@@ -64,6 +67,23 @@ func (p *Proxy) passReplies() error {
 	}
 	u.replies = u.replies[:0]
 	return nil
+}
+
+// undecided reports whether the application may have taken a datagram of which
+// findIn can't tell: one that was sent again just now, or whose socket has died
+// with the application. The record that it was taken must not be missing before
+// that of the answer; an answer that waits is dropped by a recovery.
+func (p *Proxy) undecided() bool {
+	for _, e := range p.udp.ports {
+		if len(e.inflight) == 0 || e.inflight[0].passed.IsZero() {
+			continue
+		}
+		d := e.inflight[0]
+		if d.again && time.Since(d.passed) < p.udp.patience() || e.sockets == 0 && p.opts.Dying() != Alive {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *Proxy) passReply(r sending) {

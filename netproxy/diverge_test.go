@@ -113,7 +113,7 @@ func TestDivergedOutputNeverReachesTheClient(t *testing.T) {
 		res, err := r.proxy.Replay(ctx, true)
 		require.NoError(t, err)
 		require.Equal(t, 1, res.Reset)
-		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(soon))
 		n, err := c.Read(b)
 		require.Zero(t, n, "the client got %q", b[:n])
 		require.ErrorIs(t, err, syscall.ECONNRESET)
@@ -136,13 +136,13 @@ func TestServerThatClosesAtOnce(t *testing.T) {
 	for range 200 {
 		c, err := r.dial(nstest.App4, 7)
 		require.NoError(t, err)
-		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(soon))
 		b, err := io.ReadAll(c)
 		require.NoError(t, err)
 		require.Equal(t, "full", string(b))
 		c.Close()
 	}
-	require.Eventually(t, func() bool { return r.proxy.Stats().Connections == 0 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return r.proxy.Stats().Connections == 0 }, soon, 10*time.Millisecond)
 }
 
 // TestLastWordsReachASlowClient: an application that exits leaves a large answer

@@ -120,6 +120,11 @@ func (r *rig) teller(serve func(t *teller, c *net.TCPConn)) *teller {
 func (a *teller) own(c *net.TCPConn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.dead.Load() { // it was opened while the others were closed
+		_ = c.SetLinger(0)
+		c.Close()
+		return
+	}
 	a.conns = append(a.conns, c)
 }
 
@@ -127,7 +132,7 @@ func (a *teller) own(c *net.TCPConn) {
 func (a *teller) dial(to netip.AddrPort) (*net.TCPConn, error) {
 	var c net.Conn
 	err := netns.Do(a.r.app, func() (err error) {
-		c, err = (&net.Dialer{Timeout: 10 * time.Second}).DialContext(a.ctx, "tcp", to.String())
+		c, err = (&net.Dialer{Timeout: soon}).DialContext(a.ctx, "tcp", to.String())
 		return err
 	})
 	if err != nil {
@@ -217,7 +222,7 @@ func (r *rig) charge(clients int, served *atomic.Int64, gate *sync.RWMutex) (sto
 			for n := 0; !over.Load(); n++ {
 				gate.RLock()
 				fmt.Fprintf(c, "%d-%d\n", i, n)
-				_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+				_ = c.SetReadDeadline(time.Now().Add(soon))
 				line, err := answers.ReadString('\n')
 				gate.RUnlock()
 				var got string
@@ -236,6 +241,14 @@ func (r *rig) charge(clients int, served *atomic.Int64, gate *sync.RWMutex) (sto
 		over.Store(true)
 		wg.Wait()
 	}
+}
+
+// awaitServed lets clients work for a while, each of them.
+func awaitServed(t *testing.T, served *atomic.Int64, clients int) {
+	t.Helper()
+	before := served.Load()
+	time.Sleep(150 * time.Millisecond)
+	require.Eventually(t, func() bool { return served.Load() >= before+int64(clients) }, soon, time.Millisecond)
 }
 
 // TestOutgoingExactlyOnce: whatever crashes, the bank is charged once for every
@@ -264,12 +277,12 @@ func TestOutgoingExactlyOnce(t *testing.T) {
 				stop := r.charge(test.clients, &served, &gate)
 				const kills = 4
 				for range kills {
-					time.Sleep(150 * time.Millisecond)
+					awaitServed(t, &served, test.clients)
 					if test.pause {
 						gate.Lock()
 					}
 					var res ReplayResult
-					a, res = r.restart(a, serve)
+					a, res = r.restartAgain(a, func() func(*teller, *net.TCPConn) { return serve })
 					if test.pause {
 						gate.Unlock()
 					}
@@ -309,15 +322,21 @@ func TestOutgoingFailures(t *testing.T) {
 	answers := bufio.NewReader(c)
 	ask := func(to netip.AddrPort) string {
 		fmt.Fprintln(c, to)
-		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(soon))
 		line, err := answers.ReadString('\n')
 		require.NoError(t, err)
 		return line
 	}
 	for _, addr := range []netip.Addr{nstest.Client4, nstest.Client6} {
-		begun := time.Now()
-		require.Contains(t, ask(netip.AddrPortFrom(addr, 1)), syscall.ECONNREFUSED.Error())
-		require.Less(t, time.Since(begun), 900*time.Millisecond, "a SYN was lost")
+		lost := 0
+		for begun := time.Now(); ; begun = time.Now() {
+			require.Contains(t, ask(netip.AddrPortFrom(addr, 1)), syscall.ECONNREFUSED.Error())
+			if time.Since(begun) < 900*time.Millisecond {
+				break
+			}
+			lost++ // or the machine is busy, but not each time
+			require.Less(t, lost, 5, "SYNs are lost")
+		}
 	}
 	require.Contains(t, ask(unreachable), syscall.EHOSTUNREACH.Error())
 	a, res := r.restart(a, serve)

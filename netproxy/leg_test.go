@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -18,7 +17,7 @@ func (r *rig) dialFrom(port int) *redisConn {
 	r.t.Helper()
 	var c net.Conn
 	require.NoError(r.t, netns.Do(r.client, func() (err error) {
-		d := net.Dialer{Timeout: 3 * time.Second, LocalAddr: &net.TCPAddr{IP: nstest.Client4.AsSlice(), Port: port}}
+		d := net.Dialer{Timeout: soon, LocalAddr: &net.TCPAddr{IP: nstest.Client4.AsSlice(), Port: port}}
 		c, err = d.Dial("tcp", fmt.Sprintf("%s:6379", nstest.App4))
 		return err
 	}), "from port %d", port)

@@ -109,7 +109,7 @@ func TestPool(t *testing.T) {
 			stop := r.charge(8, &served, &gate)
 			const kills = 4
 			for range kills {
-				time.Sleep(150 * time.Millisecond)
+				awaitServed(t, &served, 8)
 				var res ReplayResult
 				a, res = r.restartAgain(a, app)
 				require.Zero(t, res.Differing)

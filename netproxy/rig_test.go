@@ -134,7 +134,7 @@ func (r *rig) dial(addr netip.Addr, port uint16) (net.Conn, error) {
 	var c net.Conn
 	err := netns.Do(r.client, func() error {
 		var err error
-		d := net.Dialer{Timeout: 5 * time.Second}
+		d := net.Dialer{Timeout: soon}
 		c, err = d.Dial("tcp", netip.AddrPortFrom(addr, port).String())
 		return err
 	})
@@ -144,7 +144,7 @@ func (r *rig) dial(addr netip.Addr, port uint16) (net.Conn, error) {
 // mustDial waits until the application listens.
 func (r *rig) mustDial(addr netip.Addr) *redisConn {
 	r.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(soon)
 	for {
 		c, err := r.dial(addr, 6379)
 		if err == nil {
@@ -172,7 +172,7 @@ func (c *redisConn) incr(key string) (int64, error) {
 }
 
 func (c *redisConn) reply() (int64, error) {
-	_ = c.c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = c.c.SetReadDeadline(time.Now().Add(soon))
 	line, err := c.r.ReadString('\n')
 	if err != nil {
 		return 0, err

@@ -66,8 +66,10 @@ func TestForgottenByTheApplication(t *testing.T) {
 		require.NoError(t, c.SetDeadline(time.Now().Add(soon)))
 		_, err := c.Read(make([]byte, 1))
 		require.ErrorIs(t, err, io.EOF)
-		time.Sleep(2500 * time.Millisecond)
+		time.Sleep(2 * time.Second)
 		if port == proxiedPort {
+			require.Eventually(t, func() bool { return r.proxy.Stats().Connections == 1 }, soon, 10*time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
 			require.EqualValues(t, 1, r.proxy.Stats().Connections, "but one that the application has half closed lives on")
 		}
 		_, err = c.Write([]byte("x"))

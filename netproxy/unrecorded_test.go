@@ -102,7 +102,7 @@ func TestOutgoingUntouched(t *testing.T) {
 	_, err := client.Write([]byte("query"))
 	require.NoError(t, err)
 	buf := make([]byte, 16)
-	_ = server.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = server.SetReadDeadline(time.Now().Add(soon))
 	n, from, err := server.ReadFrom(buf)
 	require.NoError(t, err)
 	require.Equal(t, "query", string(buf[:n]))

@@ -29,7 +29,7 @@ type Clients struct {
 
 // answerLimit bounds the wait for one answer, recovery included. A request is
 // never sent again, so one that is lost takes this long to show.
-const answerLimit = 20 * time.Second
+const answerLimit = time.Minute
 
 // StartClients starts n clients in the network namespace at path; every fourth
 // uses TCP. The addresses are used in turn.
