@@ -162,7 +162,7 @@ func (p *Proxy) leave(c *conn) {
 	p.lateAt = (p.lateAt + 1) % lateConns
 }
 
-const connEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+const connEvents = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 
 // watchConn registers the connection's sockets, edge-triggered: the first wait
 // reports what is true already.

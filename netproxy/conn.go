@@ -33,6 +33,7 @@ type conn struct {
 	legPort uint16
 
 	outbound
+	urgent *urgent // nil: none yet
 
 	clientFD int // -1: the client is gone (a ghost that lives for the replay only)
 	legFD    int // -1: no leg

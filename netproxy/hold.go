@@ -98,6 +98,9 @@ func (p *Proxy) Cut(ctx context.Context, checkpoint uint64) (*replay.Table, erro
 		if p.handshaking() {
 			return fmt.Errorf("%w: cut while the application opens a connection", ErrPhase)
 		}
+		if err := p.checkUrgent(); err != nil {
+			return err
+		}
 		if p.failed != nil {
 			if err := p.heal(); err != nil {
 				return err
@@ -256,6 +259,11 @@ func (p *Proxy) heal() error {
 		// What has not been delivered yet lies behind the cut.
 		if data := c.in.bytes(); len(data) > 0 {
 			c.spans = append(c.spans, span{end: c.inRead, pos: j.AppendInput(c.id, c.inSent, c.outSent, data)})
+			if c.urgent != nil {
+				for _, at := range c.urgent.in {
+					j.AppendUrgent(c.id, at)
+				}
+			}
 		}
 	}
 	if err := p.commit(); err != nil {

@@ -29,7 +29,7 @@ func (p *Proxy) pumpInput(c *conn) {
 			return
 		}
 		room := min(len(p.scratch), p.pool.share())
-		n, e := recvNB(c.clientFD, p.scratch[:room])
+		n, marked, e := c.receive(clientSide, c.clientFD, p.scratch[:room])
 		switch {
 		case e == syscall.EAGAIN:
 			c.readable[clientSide] = false
@@ -46,10 +46,18 @@ func (p *Proxy) pumpInput(c *conn) {
 		budget -= n
 		// A short read means that the socket was empty a moment ago: the next
 		// byte makes a new edge. A FIN behind the data made its edge already.
-		if n < room && !c.hup[clientSide] {
+		switch {
+		case marked:
+			c.urgent.in = append(c.urgent.in, c.inRead)
+		case n == room:
+			c.more(clientSide, c.clientFD)
+		case !c.hup[clientSide] && !c.announced(clientSide):
 			c.readable[clientSide] = false
 		}
 		p.input(c, p.scratch[:n])
+		if marked && p.failed == nil {
+			p.opts.Journal.AppendUrgent(c.id, c.inRead-1)
+		}
 	}
 	p.activate(c)
 }
@@ -89,7 +97,7 @@ func (p *Proxy) flushInput(c *conn) bool {
 
 // deliver writes to the leg and returns how much it took.
 func (p *Proxy) deliver(c *conn, data []byte) int {
-	n, e := sendNB(c.legFD, data)
+	n, e := c.deliverBytes(data)
 	switch {
 	case e == syscall.EAGAIN:
 		c.writable[legSide] = false
@@ -103,7 +111,7 @@ func (p *Proxy) deliver(c *conn, data []byte) int {
 		c.writable[legSide] = false
 	}
 	c.inSent += uint64(n)
-	if !c.inflight && c.inSent > c.inConsumed {
+	if !c.inflight && !c.settled() {
 		c.inflight = true
 		p.inflight++
 	}
@@ -143,7 +151,7 @@ func (p *Proxy) consumedTo(c *conn, upto uint64) {
 
 // settle takes a connection out of the count of those with input in flight.
 func (p *Proxy) settle(c *conn) {
-	if c.inflight && c.inConsumed >= c.inSent {
+	if c.inflight && c.settled() {
 		c.inflight = false
 		p.inflight--
 	}
@@ -153,6 +161,9 @@ func (p *Proxy) settle(c *conn) {
 // connection.
 func (p *Proxy) mustWait(c *conn) bool {
 	if !p.src.Serial() || p.failed != nil || p.serialNow == nil && !p.datagramsInFlight() {
+		return false
+	}
+	if c.urging() {
 		return false
 	}
 	if !c.waiting {
@@ -178,7 +189,7 @@ func (p *Proxy) pollSerial() error {
 			return err
 		default:
 			p.takenUpto(c, at)
-			if c.inConsumed < c.inSent {
+			if !c.settled() {
 				return nil
 			}
 		}

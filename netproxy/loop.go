@@ -225,6 +225,9 @@ func (p *Proxy) note(ev *unix.EpollEvent) {
 		return // closed earlier in this round
 	}
 	s := side(ev.Fd & 1)
+	if ev.Events&unix.EPOLLPRI != 0 {
+		c.announce(s)
+	}
 	if ev.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.readable[s] = true
 	}

@@ -51,7 +51,7 @@ func (p *Proxy) pumpOutput(c *conn) {
 		}
 		room = min(room, p.box.left())
 		data := p.box.arena[p.box.used : p.box.used+room]
-		n, e := recvNB(c.legFD, data)
+		n, marked, e := c.receive(legSide, c.legFD, data)
 		switch {
 		case e == syscall.EAGAIN:
 			c.readable[legSide] = false
@@ -66,7 +66,11 @@ func (p *Proxy) pumpOutput(c *conn) {
 			return
 		}
 		budget -= n
-		if n < room && !c.hup[legSide] {
+		switch {
+		case marked:
+		case n == room:
+			c.more(legSide, c.legFD)
+		case !c.hup[legSide] && !c.announced(legSide):
 			c.readable[legSide] = false
 		}
 		if p.hushed() {
@@ -75,7 +79,11 @@ func (p *Proxy) pumpOutput(c *conn) {
 			return
 		}
 		p.box.used += n
-		p.output(c, p.unlessRepeated(c, data[:n]))
+		data = p.unlessRepeated(c, data[:n])
+		if marked && len(data) > 0 && c.outPos >= c.outRead {
+			c.urgent.out = append(c.urgent.out, c.outPos)
+		}
+		p.output(c, data)
 		if p.phase == holding {
 			p.ackLeg(c)
 		}
@@ -233,7 +241,7 @@ func (p *Proxy) sendOutput(c *conn, data []byte) {
 }
 
 func (p *Proxy) sendClient(c *conn, data []byte) int {
-	n, e := sendNB(c.clientFD, data)
+	n, e := c.sendBytes(data)
 	switch {
 	case e == syscall.EAGAIN:
 		c.writable[clientSide] = false

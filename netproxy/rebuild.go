@@ -173,6 +173,7 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 		// Read by us, but not in the records any more: nothing to compare.
 		c.outRead = max(c.outRead, s.Acked, pc.OutRead)
 	}
+	c.urgentAgain(pc)
 	c.consumedMark = pc.ConsumedMark()
 	c.expect, c.digestOn, c.diverged = pc.Outputs, false, false
 	c.eof[legSide], c.failed[legSide] = false, false

@@ -243,6 +243,9 @@ func (p *Proxy) reopen(c *conn) error {
 func (p *Proxy) await(c *conn, consumed, out uint64) error {
 	var deadline time.Time
 	for i := 0; ; i++ {
+		if p.src.Serial() && c.inConsumed < consumed {
+			p.serialNow = c // also if it was given before (Urge)
+		}
 		if err := p.pollOrder(); err != nil {
 			return err
 		}

@@ -27,9 +27,11 @@ func peekNB(fd int, buf []byte) (int, syscall.Errno) {
 	return int(n), e
 }
 
-func sendNB(fd int, buf []byte) (int, syscall.Errno) {
+func sendNB(fd int, buf []byte) (int, syscall.Errno) { return sendFlagged(fd, buf, 0) }
+
+func sendFlagged(fd int, buf []byte, flags uintptr) (int, syscall.Errno) {
 	for {
-		n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags, 0, 0)
 		if e == syscall.EINTR {
 			continue
 		}

@@ -97,9 +97,11 @@ func listen(family, backlog int) (fd int, port uint16, err error) {
 		{level, transparent, 1},
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
 		{unix.SOL_SOCKET, unix.SO_MARK, int(MarkOwn)},
-		// Inherited by accepted sockets. A client that has vanished must not hold
+		// What follows is inherited by accepted sockets. A client that has vanished must not hold
 		// its place for ever: the application's own keepalive ends at the leg.
 		{unix.SOL_TCP, unix.TCP_NODELAY, 1},
+		// Urgent data stays in the stream.
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.SOL_TCP, unix.TCP_KEEPIDLE, 120},
 		{unix.SOL_TCP, unix.TCP_KEEPINTVL, 20},

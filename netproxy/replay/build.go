@@ -114,9 +114,7 @@ func (b *builder) take(rec *journal.Record) error {
 	case journal.TypeOutput, journal.TypeOutputBytes:
 		b.output(c, rec)
 	case journal.TypeUrgent:
-		if rec.Offset >= c.Start {
-			c.Urgent = append(c.Urgent, rec.Offset)
-		}
+		b.urgent(c, rec.Offset)
 	case journal.TypeFailed:
 		b.failed(c, unix.Errno(rec.Errno))
 	case journal.TypeClose:
@@ -206,6 +204,17 @@ func (b *builder) output(c *Conn, rec *journal.Record) {
 	}
 	if o.End() > from {
 		c.Outputs = append(c.Outputs, o)
+	}
+}
+
+// urgent has the application told of urgent data before it has read up to there.
+func (b *builder) urgent(c *Conn, at uint64) {
+	if at < c.Start {
+		return
+	}
+	c.Urgent = append(c.Urgent, at)
+	if at >= c.consumed {
+		b.plan.Steps = append(b.plan.Steps, Step{Kind: Urge, Conn: c, From: c.consumed, Upto: at + 1, Gate: c.gateFor(at + 1)})
 	}
 }
 

@@ -102,6 +102,7 @@ const (
 	Open  Kind = iota // open the connection again
 	Feed              // deliver input up to Upto and wait until it is consumed
 	Tail              // deliver input up to Upto; nothing says when it is consumed
+	Urge              // deliver input up to Upto, which ends with urgent data
 	Shut              // the client's FIN
 	Reset             // the client's RST
 

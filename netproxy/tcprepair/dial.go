@@ -72,6 +72,8 @@ func open(ns int, s Spec, transparent bool) (fd int, err error) {
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
 		{unix.SOL_SOCKET, unix.SO_MARK, int(s.Mark)},
 		{unix.SOL_TCP, unix.TCP_NODELAY, 1},
+		// Urgent data stays in the stream, so that offsets count it.
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 	}
 	if transparent {
 		options = append(options, [3]int{n.level, n.transparent, 1})
