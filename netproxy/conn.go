@@ -91,6 +91,7 @@ type conn struct {
 	queued   uint64
 	digest   xxhash.Digest
 	digestOn bool // digest covers the stretch from its beginning
+	dated    bool // the stretch began as an answer of HTTP/1
 	diverged bool
 	// consumedMark is the input offset up to which consumption is recorded
 	// already: events below it are not journaled a second time.

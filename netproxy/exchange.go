@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/netproxy/replay"
@@ -52,7 +51,7 @@ func (p *Proxy) answerOutOfTurn(c *conn, data []byte) bool {
 // findExchange looks for the earliest request that equals data and was answered
 // in full, on any connection to the server of c.
 func (p *Proxy) findExchange(c *conn, data []byte) (found *conn, x exchange) {
-	hash, first := xxhash.Sum64(data), 0
+	hash, first := fingerprint(data), 0
 	for _, o := range p.rep.outgoing {
 		if o.dest != c.dest || o.gone || o.diverged {
 			continue

@@ -7,8 +7,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/crsc-io/crsc/netproxy/replay"
 )
 
@@ -267,5 +265,5 @@ func startsLike(e *replay.Output, data []byte) (same, more bool) {
 	if e.Bytes != nil {
 		return string(e.Bytes) == string(data), false
 	}
-	return xxhash.Sum64(data) == e.Hash, false
+	return fingerprint(data) == e.Hash, false
 }

@@ -175,7 +175,7 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	}
 	c.urgentAgain(pc)
 	c.consumedMark = pc.ConsumedMark()
-	c.expect, c.digestOn, c.diverged = pc.Outputs, false, false
+	c.expect, c.digestOn, c.dated, c.diverged = pc.Outputs, false, false, false
 	c.eof[legSide], c.failed[legSide] = false, false
 	c.unopened = c.dir == dirOut && pc.Image == nil
 	c.connected, c.unidentified, c.stray, c.placement = false, false, false, placement{}

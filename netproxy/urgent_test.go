@@ -87,7 +87,14 @@ func (t *talk) mark() {
 
 // sayUrgently is heard by the functions below it. What is sent next waits for a
 // word of the listener, since it ends a read.
-func (t *talk) sayUrgently() { t.send("ab"); t.urge('X'); t.get(1); t.send("cd"); t.half(); t.rest() }
+func (t *talk) sayUrgently() {
+	t.send("ab")
+	t.urge('X')
+	t.get(1)
+	t.send("cd")
+	t.half()
+	t.rest()
+}
 
 func (t *talk) listen() {
 	t.getUrgent()
