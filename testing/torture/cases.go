@@ -18,22 +18,27 @@ type tool struct {
 	program bool     // the server of this package is mounted as /app
 	port    uint16
 	// run returns what the tool found, without anything that depends on speed.
-	// With long, it takes some seconds at least.
+	// With long, it takes some seconds at least, so that the server can be killed
+	// meanwhile.
 	run func(ctx context.Context, r *runner) (string, error)
-	// kills: also with kills. nginx and nghttpd write the time of day into their
-	// answers, and nghttpd interleaves streams as sockets take them; databases
-	// have their own place in testing/workloads.
-	kills bool
+	// noKills: not with kills. nghttpd compresses the time of day into its answers,
+	// and interleaves streams as sockets take them; the rest of net-http's
+	// conversations are cut into other pieces a second time.
+	noKills bool
+	// calm: the tool itself says when kills may begin (strike).
+	calm bool
 }
 
 func tools() []tool {
 	return []tool{
-		{name: "redis-benchmark", image: "redis", port: 6379, run: redisBenchmark, kills: true},
+		{name: "redis-benchmark", image: "redis", port: 6379, run: redisBenchmark},
 		{name: "wrk", image: "nginx", port: 80, run: wrk},
-		{name: "h2load", image: "nghttpd", port: 8080, run: h2load},
-		{name: "net-http", image: "busybox", args: []string{"/app"}, program: true, port: 8080, run: web},
+		{name: "h2load", image: "nghttpd", port: 8080, run: h2load, noKills: true},
+		{name: "h2load-go", image: "busybox", args: []string{"/app"}, program: true, port: 8080, run: h2loadInTurn},
+		{name: "net-http", image: "busybox", args: []string{"/app"}, program: true, port: 8080, run: web, noKills: true},
+		{name: "websocket", image: "busybox", args: []string{"/app"}, program: true, port: 8080, run: webSockets},
 		{name: "iperf3", image: "iperf3", port: 5201, run: iperf},
-		{name: "pgbench", image: "postgresql", port: 5432, run: pgbench},
+		{name: "pgbench", image: "postgresql", port: 5432, run: pgbench, calm: true},
 	}
 }
 
@@ -61,7 +66,11 @@ func redisBenchmark(ctx context.Context, r *runner) (string, error) {
 
 // wrk complains of errors only.
 func wrk(ctx context.Context, r *runner) (string, error) {
-	out, err := r.tool(ctx, "wrk", "-t2", "-c20", "--timeout", "20s", "-d3s", "http://"+r.addr(80)+"/index.html")
+	lasts := "-d3s"
+	if r.long {
+		lasts = "-d12s"
+	}
+	out, err := r.tool(ctx, "wrk", "-t2", "-c20", "--timeout", "20s", lasts, "http://"+r.addr(80)+"/index.html")
 	if err != nil {
 		return out, err
 	}
@@ -76,8 +85,21 @@ var h2loadData = regexp.MustCompile(`\((\d+)\) data`)
 
 // h2load speaks HTTP/2 with many streams in each connection.
 func h2load(ctx context.Context, r *runner) (string, error) {
-	const n = "20000"
-	out, err := r.tool(ctx, "h2load", "-n", n, "-c", "10", "-m", "10", "http://"+r.addr(8080)+"/blob")
+	return h2loadWith(ctx, r, "20000", "-c", "10", "-m", "10")
+}
+
+// h2loadInTurn has one stream at a time in each connection, and windows that are
+// never full: the server then says the same a second time.
+func h2loadInTurn(ctx context.Context, r *runner) (string, error) {
+	n := "2000"
+	if r.long {
+		n = "30000"
+	}
+	return h2loadWith(ctx, r, n, "-c", "10", "-m", "1", "-w", "30", "-W", "30")
+}
+
+func h2loadWith(ctx context.Context, r *runner, n string, flags ...string) (string, error) {
+	out, err := r.tool(ctx, "h2load", append([]string{"-n", n, "http://" + r.addr(8080) + "/blob"}, flags...)...)
 	if err != nil {
 		return out, err
 	}
@@ -91,7 +113,12 @@ func h2load(ctx context.Context, r *runner) (string, error) {
 // iperf sends a fixed amount in one and in several connections, both ways.
 func iperf(ctx context.Context, r *runner) (string, error) {
 	var said []string
-	for _, flags := range [][]string{{}, {"--reverse"}, {"--parallel", "4"}, {"--length", "100", "--bytes", "200K"}, {"--no-delay", "--window", "8K", "--bytes", "2M"}} {
+	ways := [][]string{{}, {"--reverse"}, {"--parallel", "4"}, {"--length", "100", "--bytes", "200K"}, {"--no-delay", "--window", "8K", "--bytes", "2M"}}
+	if r.long {
+		slowly := []string{"--bytes", "24M", "--bitrate", "32M"} // six seconds
+		ways = [][]string{slowly, append([]string{"--reverse"}, slowly...)}
+	}
+	for _, flags := range ways {
 		args := append([]string{"--client", r.ip, "--json", "--bytes", "32M"}, flags...)
 		var sent int64
 		err := errors.New("not run")
@@ -139,8 +166,14 @@ func pgbench(ctx context.Context, r *runner) (string, error) {
 	if out, err := r.tool(ctx, "pgbench", append(login, "--initialize", "--quiet", "postgres")...); err != nil {
 		return out, err
 	}
-	out, err := r.tool(ctx, "pgbench", append(login, "--no-vacuum", "-c", "8", "-j", "2", "-t", "100", "postgres")...)
-	if err != nil {
+	rate := "1000"
+	if r.long {
+		rate = "60" // thirteen seconds
+	}
+	// With its connections open: a session begins with a random key.
+	calmed := r.strike(ctx, 3*time.Second)
+	out, err := r.tool(ctx, "pgbench", append(login, "--no-vacuum", "-c", "8", "-j", "2", "-t", "100", "--rate", rate, "postgres")...)
+	if err = errors.Join(err, calmed()); err != nil {
 		return out, err
 	}
 	lines := regexp.MustCompile(`(?m)^number of (transactions actually processed|failed transactions).*$`).FindAllString(out, -1)

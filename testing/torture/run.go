@@ -55,6 +55,8 @@ type runner struct {
 	ip       string
 	clientNS int
 	long     bool
+	killed   bool // the server is to be killed
+	kills    int  // how often it was
 }
 
 func (r *runner) addr(port uint16) string { return net.JoinHostPort(r.ip, fmt.Sprint(port)) }
@@ -126,7 +128,7 @@ func play(ctx context.Context, e *env.Env, o Options) (*Report, error) {
 
 // compare fills the result.
 func compare(ctx context.Context, r *runner, res *Result, kills bool) error {
-	kills = kills && r.kind.kills
+	kills = kills && !r.kind.noKills
 	r.long = kills
 	for _, way := range []struct {
 		id        string
@@ -159,18 +161,18 @@ func (r *runner) once(ctx context.Context, way string, found *string, protected,
 	if err := r.awaitServer(ctx); err != nil {
 		return err
 	}
-	var killer *killer
-	if killed {
-		killer = r.startKiller(ctx)
+	r.kills, r.killed = 0, killed
+	calmed := func() error { return nil }
+	if !r.kind.calm {
+		calmed = r.strike(ctx, killGap)
 	}
 	*found, err = r.kind.run(ctx, r)
-	if killer != nil {
-		n, kerr := killer.stop()
-		res.Kills = n
-		if kerr == nil && n == 0 {
-			kerr = errors.New("the tool ended before the first kill")
+	err = errors.Join(err, calmed())
+	if killed {
+		res.Kills = r.kills
+		if err == nil && r.kills == 0 {
+			err = errors.New("the tool ended before the first kill")
 		}
-		err = errors.Join(err, kerr)
 	}
 	if protected && err == nil {
 		err = r.checkProtected()
@@ -240,33 +242,35 @@ func (r *runner) checkProtected() error {
 	return err
 }
 
-// killer kills the server's init again and again, once it has recovered.
-type killer struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-	kills  int
-	err    error
-}
-
-func (r *runner) startKiller(ctx context.Context) *killer {
-	k := &killer{done: make(chan struct{})}
-	ctx, k.cancel = context.WithCancel(ctx)
+// strike begins, after a while, to kill the server's init again and again, each
+// time when it has recovered, if that is to be done. The function it returns ends
+// that and says what went wrong.
+func (r *runner) strike(ctx context.Context, after time.Duration) (calm func() error) {
+	if !r.killed {
+		return func() error { return nil }
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
 	go func() {
-		defer close(k.done)
-		for k.err == nil {
+		var err error
+		defer func() { done <- err }()
+		for pause := after; err == nil; pause = killGap {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(killGap):
+			case <-time.After(pause):
 			}
-			k.err = r.kill(k)
+			err = r.kill()
 		}
 	}()
-	return k
+	return func() error {
+		cancel()
+		return <-done
+	}
 }
 
 // kill ends the init and waits for the recovery, even if the tool has ended.
-func (r *runner) kill(k *killer) error {
+func (r *runner) kill() error {
 	st, err := r.status()
 	if err != nil {
 		return err
@@ -277,7 +281,7 @@ func (r *runner) kill(k *killer) error {
 	if err := syscall.Kill(st.Pid, syscall.SIGKILL); err != nil {
 		return err
 	}
-	k.kills++
+	r.kills++
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		now, err := r.status()
 		if err != nil {
@@ -291,10 +295,4 @@ func (r *runner) kill(k *killer) error {
 		}
 	}
 	return errors.New("not recovered in time")
-}
-
-func (k *killer) stop() (int, error) {
-	k.cancel()
-	<-k.done
-	return k.kills, k.err
 }

@@ -11,24 +11,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 	"strings"
 	"time"
-
-	"golang.org/x/net/websocket"
 
 	"github.com/crsc-io/crsc/netproxy/netns"
 )
 
 // web asks the server of this package in the ways that net/http's tests do.
 func web(ctx context.Context, r *runner) (string, error) {
-	dial := func(context.Context, string, string) (c net.Conn, err error) {
-		err = netns.Do(r.clientNS, func() error {
-			c, err = net.DialTimeout("tcp", r.addr(8080), 10*time.Second)
-			return err
-		})
-		return c, err
-	}
+	dial := func(context.Context, string, string) (net.Conn, error) { return r.dial(8080) }
 	tr := &http.Transport{DialContext: dial, ExpectContinueTimeout: 10 * time.Second}
 	defer tr.CloseIdleConnections()
 	w := &webClient{base: "http://" + r.addr(8080), c: &http.Client{Transport: tr, Timeout: time.Minute}}
@@ -40,7 +31,7 @@ func web(ctx context.Context, r *runner) (string, error) {
 		w.get(ctx, path)
 	}
 	w.refused(ctx)
-	for _, talk := range []func(net.Conn) (string, error){hijack, sockets(r.addr(8080))} {
+	for _, talk := range []func(net.Conn) (string, error){hijack, sockets} {
 		conn, err := dial(ctx, "", "")
 		if err != nil {
 			return w.log.String(), err
@@ -51,6 +42,15 @@ func web(ctx context.Context, r *runner) (string, error) {
 		conn.Close()
 	}
 	return w.log.String(), nil
+}
+
+// dial connects from the clients' namespace.
+func (r *runner) dial(port uint16) (c net.Conn, err error) {
+	err = netns.Do(r.clientNS, func() error {
+		c, err = net.DialTimeout("tcp", r.addr(port), 10*time.Second)
+		return err
+	})
+	return c, err
 }
 
 type webClient struct {
@@ -134,32 +134,4 @@ func hijack(conn net.Conn) (string, error) {
 	}
 	all, err := io.ReadAll(b)
 	return fmt.Sprintf("hijacked: %d bytes, ends with %q", len(all), all[max(0, len(all)-3):]), err
-}
-
-// sockets echoes WebSocket messages of all sizes.
-func sockets(addr string) func(net.Conn) (string, error) {
-	return func(conn net.Conn) (string, error) {
-		at, err := url.Parse("ws://" + addr + "/websocket")
-		if err != nil {
-			return "", err
-		}
-		ws, err := websocket.NewClient(&websocket.Config{Location: at, Origin: at, Version: websocket.ProtocolVersionHybi13}, conn)
-		if err != nil {
-			return "", err
-		}
-		same := 0
-		for n := 1; n < 200_000; n += n/3 + 1 {
-			msg, got := bytes.Repeat([]byte{byte(n)}, n), []byte(nil)
-			if err := websocket.Message.Send(ws, msg); err != nil {
-				return "", err
-			}
-			if err := websocket.Message.Receive(ws, &got); err != nil {
-				return "", err
-			}
-			if bytes.Equal(msg, got) {
-				same++
-			}
-		}
-		return fmt.Sprintf("websocket: %d messages came back", same), ws.Close()
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 
 	"golang.org/x/net/websocket"
 )
@@ -25,6 +26,10 @@ func main() {
 			panic(http.ErrAbortHandler)
 		}
 		w.Header().Set("Count", fmt.Sprint(n))
+	})
+	http.HandleFunc("/blob", func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Date"] = nil // HTTP/2 compresses it into another form each second
+		_, _ = io.WriteString(w, strings.Repeat("HTTP/2 ", 2000))
 	})
 	http.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
 		for i := range 100 {
@@ -65,5 +70,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	log.Fatal(http.Serve(l, nil))
+	server := http.Server{Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	log.Fatal(server.Serve(l))
 }
