@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -34,34 +32,14 @@ func stateDir(flag string) (string, error) {
 	return node.StateDir, nil
 }
 
-// askFor is how long a shim has to tell its status before its file is believed.
-const askFor = time.Second
-
 // containers returns the status of every container below the flag's or the
-// node's state directory: as the shim tells it, since it may be on a disk that
-// can't be written.
+// node's state directory.
 func containers(ctx context.Context, flag string) ([]*status.Status, error) {
 	root, err := stateDir(flag)
 	if err != nil {
 		return nil, err
 	}
-	list, err := status.List(root)
-	if err != nil {
-		return nil, err
-	}
-	var wg sync.WaitGroup
-	for i, s := range list {
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, askFor)
-			defer cancel()
-			shim := control.Client{Dir: filepath.Join(root, s.Namespace, s.ID)}
-			if now, err := shim.Status(ctx); err == nil && now != nil {
-				list[i] = now
-			}
-		})
-	}
-	wg.Wait()
-	return list, nil
+	return control.List(ctx, root)
 }
 
 // newPS returns the command that lists the protected containers.

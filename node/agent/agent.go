@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/crsc-io/crsc/status"
+	"github.com/crsc-io/crsc/control"
 )
 
 // Label is the label of nodes that have crsc; the RuntimeClass selects it.
 const Label = "crsc.io/installed"
 
-// every is how often status files are looked at.
+// every is how often the status of the containers is looked at.
 const every = time.Second
 
 // news is the age up to which a recovery is told by an agent that has just
@@ -76,9 +76,9 @@ type follower struct {
 	sent   map[string]time.Time // by name: when the event was last found in a status
 }
 
-// look reads all status files and sends what is new.
+// look asks for the status of all containers and sends what is new.
 func (f *follower) look(ctx context.Context) {
-	list, err := status.List(f.StateDir)
+	list, err := control.List(ctx, f.StateDir)
 	if err != nil {
 		f.Log("%v", err)
 	}

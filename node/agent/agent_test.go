@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/crsc-io/crsc/control"
 	"github.com/crsc-io/crsc/status"
 )
 
@@ -195,4 +196,27 @@ func TestNamesAndMessagesFitTheAPI(t *testing.T) {
 	assert.NotContains(t, e.Metadata.Name, "-.")
 	assert.LessOrEqual(t, len(e.Message), maxMessage)
 	assert.True(t, strings.HasSuffix(e.Message, "ü..."), "cut between characters")
+}
+
+// shim answers for a container whose status file cannot be written any more.
+type shim struct {
+	control.Handler
+	now *status.Status
+}
+
+func (s shim) Status(context.Context) (*status.Status, error) { return s.now, nil }
+
+func TestTheShimKnowsBetterThanItsFile(t *testing.T) {
+	server, c := serve(t)
+	dir := t.TempDir()
+	s := example("a")
+	s.Namespace = "k8s.io"
+	write(t, dir, s)
+	now := *s
+	now.Protected = true
+	live, err := control.Serve(filepath.Join(dir, "k8s.io", "a"), shim{now: &now})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, live.Close()) })
+	newFollower(c, dir).look(context.Background())
+	assert.Equal(t, map[string]int{"Protected": 1}, server.reasons())
 }

@@ -22,7 +22,7 @@ func rules() []rule {
 		{"cmd/crsc", []string{"journal", "oci", "config", "control", "status", "internal/vfs"}},
 		{"cmd/crsc-node", []string{"node", "node/agent", "config"}},
 		{"node", []string{"config"}},
-		{"node/agent", []string{"status"}},
+		{"node/agent", []string{"control", "status"}},
 		{"shim", []string{"shim/task", "shim/lifecycle", "shim/recovery", "netproxy", "criu", "layer", "oci", "journal", "config", "internal/vfs", "internal/cgroups"}},
 		{"shim/task", []string{"shim/lifecycle"}},
 		{"shim/lifecycle", []string{"config", "internal/cgroups"}},
