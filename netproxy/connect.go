@@ -38,7 +38,13 @@ type outbound struct {
 	// application had not opened it.
 	connected, unidentified, stray bool
 	placement
-	done []exchange // answered out of turn, and not passed over yet
+	// upstream and exchanges are those of a recorded connection, virtual is what a
+	// leg has that stands for none.
+	upstream  *upstream
+	exchanges []*exchange
+	virtual   *virtual
+	first     []byte // output for the server, when it has answered
+	http      bool   // the server speaks HTTP/1
 }
 
 func (c *conn) flow() redirect.Flow { return redirect.Flow{Server: c.dest, Port: c.client.Port()} }

@@ -27,6 +27,7 @@ func (p *Proxy) Crash(ctx context.Context) error {
 		}
 		p.abort.Store(false)
 		p.phase, p.rep = crashed, nil
+		p.dropVirtual()
 		p.down.Store(true)
 		p.suspects = nil
 		p.hush = hush{repeat: true}
@@ -62,7 +63,7 @@ func (p *Proxy) drainLegs() error {
 	defer func() { p.draining = false }()
 	for more := true; more; {
 		for _, c := range p.slots {
-			if c != nil && legOpen(c) {
+			if c != nil && legOpen(c) && !c.unopened {
 				c.readable[legSide] = true
 				p.activate(c)
 			}
@@ -72,7 +73,7 @@ func (p *Proxy) drainLegs() error {
 		}
 		more = false
 		for _, c := range p.slots {
-			more = more || c != nil && legOpen(c) && c.readable[legSide]
+			more = more || c != nil && legOpen(c) && !c.unopened && c.readable[legSide]
 		}
 	}
 	return nil

@@ -43,7 +43,16 @@ func (p *Proxy) spareLeg(c *conn, pc *replay.Conn) {
 
 // strayStands takes a leg that is no recorded connection's, as far as is known.
 func (p *Proxy) strayStands(c *conn) {
-	c.stray, c.unopened, c.detached = false, true, true
+	c.stray, c.unopened = false, true
+	if v := c.virtual; v != nil {
+		if p.rep == nil { // the replay has ended meanwhile
+			p.launchVirtual(c)
+			return
+		}
+		v.upstream.legs = append(v.upstream.legs, c)
+		return
+	}
+	c.detached = true
 	p.egress.handshakes++
 	if p.rep == nil {
 		p.launchOne(c)
@@ -126,5 +135,9 @@ func (p *Proxy) joined(c *conn) {
 		return
 	}
 	c.unopened = false
+	if len(c.first) > 0 {
+		p.output(c, c.first)
+		c.first = nil
+	}
 	p.activate(c)
 }

@@ -13,7 +13,9 @@
 // a listener of ours stands in for the server, and the server-side socket stays
 // when the application dies. Input is what the server sends. In a replay the
 // application opens its connections again; what it sends is compared with what
-// the server has already, and not sent again (egress, replayState).
+// the server has already, and not sent again (egress, replayState). Where the
+// server speaks HTTP/1, what comes again is not connections but exchanges, since a
+// pool gives a request another connection every time (upstream).
 //
 // Datagrams (UDP, with Options.Datagrams) wait in the kernel until they are
 // journaled and the journal is committed, and then go their way; so do those that

@@ -150,10 +150,12 @@ func (p *Proxy) turnEgress() error {
 		}
 	}
 	if p.phase == replaying {
+		p.admitVirtual()
 		p.rejoin()
 		p.admitStrays()
-		p.passOver()
 		p.reconsider()
+		p.serveDue()
+		p.relax()
 	}
 	if len(e.opening)+len(e.expect)+len(e.ended)+len(e.syns)+len(e.refused) > 0 {
 		p.expireEgress()

@@ -1,117 +1,102 @@
 package netproxy
 
 import (
-	"slices"
-	"time"
-
-	"golang.org/x/sys/unix"
+	"bufio"
+	"bytes"
+	"io"
+	"net/http"
 
 	"github.com/crsc-io/crsc/netproxy/replay"
 )
 
-// exchange is a recorded request with its whole answer. An application whose
-// pool is small may make its requests in another order than in its first life,
-// so that the one that the record has next waits, inside of it, for a later one
-// to be answered. Requests that stand alone are therefore answered in any order;
-// their own connection passes over them when it comes there.
+// exchange is a recorded request to a server with what was answered, during a
+// replay.
 type exchange struct {
-	outFrom, outTo uint64
-	inFrom, inTo   uint64
+	replay.Exchange
+	conn *conn // on which it was made
+	last bool  // of its connection
+	// leg is where the application made it in this replay; nil: not yet.
+	leg    *conn
+	method string
+	// allowed and fed are input offsets of conn: up to which the answer may be
+	// delivered, and was. shift added to one gives that of the leg.
+	allowed, fed, shift uint64
+	due                 bool // on the list of those that can't be delivered yet
 }
 
-// answerOutOfTurn answers a request on the leg of c from the record of whatever
-// connection it was made on. It reports whether there is one.
-func (p *Proxy) answerOutOfTurn(c *conn, data []byte) bool {
-	if !standalone(data) || !p.atRest(c) {
+func (x *exchange) seq() int {
+	if len(x.Outputs) == 0 {
+		return 0
+	}
+	return x.Outputs[0].Seq
+}
+
+// current reports that the leg has not gone on to another request.
+func (x *exchange) current() bool {
+	return x.leg != nil && !x.leg.gone && x.leg.virtual != nil && x.leg.virtual.cur == x
+}
+
+// madeBy reports whether data, of which n bytes are a request, is the recorded
+// request, or begins with it if the crash came in the midst of it.
+func (x *exchange) madeBy(data []byte, n int) bool {
+	size := x.Length()
+	if size == 0 || size > uint64(n) || size < uint64(n) && !(x.last && x.InFrom == x.InTo) {
 		return false
 	}
-	o, x := p.findExchange(c, data)
-	if o == nil {
-		return false
+	for i := range x.Outputs {
+		e := &x.Outputs[i]
+		if !equals(e, data[:e.Length]) {
+			return false
+		}
+		data = data[e.Length:]
 	}
-	n, errno := recvNB(c.legFD, p.box.arena[p.box.used:][:len(data)])
-	if errno != 0 || n != len(data) {
-		return false // the application has reset it; the next look tells
-	}
-	answer := p.rep.plan.Conns[o.id].Slice(x.inFrom, x.inTo)
-	if !writeAll(c.legFD, answer) {
-		p.differ(c)
-		return true
-	}
-	// The leg has moved on, the connection's own streams have not.
-	c.outBase += uint32(n)
-	c.inBase += uint32(len(answer))
-	o.done = append(o.done, x)
-	p.rep.fed += int64(len(answer))
-	p.stats.swallowed.Add(uint64(n))
-	p.rep.outOfTurn = append(p.rep.outOfTurn, o)
 	return true
 }
 
-// findExchange looks for the earliest request that equals data and was answered
-// in full, on any connection to the server of c.
-func (p *Proxy) findExchange(c *conn, data []byte) (found *conn, x exchange) {
-	hash, first := fingerprint(data), 0
-	for _, o := range p.rep.outgoing {
-		if o.dest != c.dest || o.gone || o.diverged {
-			continue
-		}
-		pc := p.rep.plan.Conns[o.id]
-		for i := range o.expect {
-			e := &o.expect[i]
-			if int(e.Length) != len(data) || e.Offset < o.outPos || found != nil && e.Seq > first || !equals(e, data, hash) {
-				continue
-			}
-			from, to, ok := pc.Answer(e.Offset, e.End())
-			if !ok || slices.ContainsFunc(o.done, func(d exchange) bool { return d.outFrom == e.Offset }) {
-				continue
-			}
-			found, first = o, e.Seq
-			x = exchange{outFrom: e.Offset, outTo: e.End(), inFrom: from, inTo: to}
-		}
-	}
-	return found, x
-}
-
-func equals(e *replay.Output, data []byte, hash uint64) bool {
+func equals(e *replay.Output, data []byte) bool {
 	if e.Bytes != nil {
 		return string(e.Bytes) == string(data)
 	}
-	return e.Hash == hash
+	return fingerprint(data) == e.Hash
 }
 
-// passOver moves connections past what was answered out of turn.
-func (p *Proxy) passOver() {
-	p.rep.outOfTurn = slices.DeleteFunc(p.rep.outOfTurn, func(c *conn) bool {
-		for {
-			i := slices.IndexFunc(c.done, func(x exchange) bool {
-				return x.outFrom == c.outPos && x.inFrom == c.inSent && c.inSent == c.inConsumed
-			})
-			if i < 0 || c.gone {
-				return c.gone || len(c.done) == 0
-			}
-			x := c.done[i]
-			c.done = slices.Delete(c.done, i, i+1)
-			c.outPos, c.inSent, c.inConsumed = x.outTo, x.inTo, x.inTo
-			c.outBase -= uint32(x.outTo - x.outFrom)
-			c.inBase -= uint32(x.inTo - x.inFrom)
-			p.activate(c)
-		}
-	})
-}
+// requestLimit bounds a request that is compared as a whole, in bytes.
+const requestLimit = 4 << 20
 
-// writeAll writes to a leg whose reader is known to be reading.
-func writeAll(fd int, data []byte) bool {
-	for deadline := time.Now().Add(dialTimeout); len(data) > 0; {
-		n, errno := sendNB(fd, data)
-		switch {
-		case errno == 0:
-			data = data[n:]
-		case errno != unix.EAGAIN || time.Now().After(deadline):
-			return false
-		default:
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 10)
+// requestLen is the length of the HTTP/1 request that data begins with: 0 if it
+// takes more bytes to know, -1 if it is no such thing.
+func requestLen(data []byte) int {
+	if !standalone(data) {
+		if len(data) < peekSize && !bytes.Contains(data, []byte("\n")) {
+			return 0
 		}
+		return -1
 	}
-	return true
+	from := bytes.NewReader(data)
+	r := bufio.NewReader(from)
+	req, err := http.ReadRequest(r)
+	if err == nil {
+		_, err = io.Copy(io.Discard, req.Body)
+	}
+	switch {
+	case err == nil:
+		return len(data) - from.Len() - r.Buffered()
+	case err == io.ErrUnexpectedEOF && len(data) < requestLimit: //nolint:errorlint // what net/http documents
+		return 0
+	}
+	return -1
+}
+
+// answered reports whether the recorded answer is one that needs nothing after it.
+func (x *exchange) answered(pc *replay.Conn) bool {
+	if len(x.Outputs) == 0 {
+		return true // the connection was at rest, or the answer can't be told from its end
+	}
+	res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(pc.Slice(x.InFrom, x.InTo))), &http.Request{Method: x.method})
+	if err != nil {
+		return false
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	return err == nil && (res.ContentLength >= 0 || len(res.TransferEncoding) > 0)
 }

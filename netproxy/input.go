@@ -1,6 +1,7 @@
 package netproxy
 
 import (
+	"bytes"
 	"errors"
 	"syscall"
 
@@ -69,6 +70,9 @@ func (p *Proxy) input(c *conn, data []byte) {
 		c.noteSpan(pos, uint64(len(data)))
 		p.stats.inRecords.Add(1)
 		p.stats.inBytes.Add(uint64(len(data)))
+	}
+	if c.inRead == 0 && c.dir == dirOut {
+		c.http = bytes.HasPrefix(data, []byte(httpAnswer))
 	}
 	c.inRead += uint64(len(data))
 	if c.failed[legSide] || c.legFD < 0 {

@@ -21,6 +21,10 @@ func (p *Proxy) pumpOutput(c *conn) {
 	if c.gone {
 		return
 	}
+	if c.virtual != nil {
+		p.hear(c)
+		return
+	}
 	if !c.out.empty() && c.writable[clientSide] {
 		p.sendOutput(c, nil)
 	}

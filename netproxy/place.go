@@ -16,7 +16,8 @@ import (
 // stands for: each stretch of output is compared with what comes next in the
 // record of every connection to that server, before it is read, and legs change
 // their connections accordingly. A leg on which something has been done already
-// changes only with a request that stands alone (standalone).
+// changes only with a request that stands alone (standalone). Servers that are
+// known to speak HTTP/1 are dealt with in another way (upstream).
 
 const (
 	// peekSize bounds what is compared before it is read. A longer stretch belongs
@@ -67,9 +68,6 @@ func (p *Proxy) place(c *conn) int {
 		return int(e.End() - c.outPos)
 	case owner != nil:
 		p.swapLegs(c, owner)
-		return 0
-	case p.answerOutOfTurn(c, data):
-		p.activate(c)
 		return 0
 	case !wait && c.unidentified && !c.detached:
 		p.detach(c)

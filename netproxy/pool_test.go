@@ -62,18 +62,19 @@ func (b *webBank) doubled() (ids []string) {
 }
 
 // pooled serves clients as counter does, all over one pool of connections, in
-// which any request may take any connection.
-func pooled(to netip.AddrPort) func() func(*teller, *net.TCPConn) {
+// which any request may take any connection: idle are kept, and at most most are
+// opened. The query is added to each request.
+func pooled(to netip.AddrPort, idle, most int, query string) func() func(*teller, *net.TCPConn) {
 	return func() func(*teller, *net.TCPConn) {
 		var a *teller
 		var once sync.Once
-		tr := &http.Transport{MaxIdleConnsPerHost: 16}
+		tr := &http.Transport{MaxIdleConnsPerHost: idle, MaxConnsPerHost: most}
 		tr.DialContext = func(context.Context, string, string) (net.Conn, error) { return a.dial(to) }
 		return func(by *teller, c *net.TCPConn) {
 			once.Do(func() { a = by })
 			defer c.Close()
 			for s := bufio.NewScanner(c); s.Scan(); {
-				req, err := http.NewRequestWithContext(a.ctx, http.MethodPost, "http://bank/"+s.Text(), strings.NewReader("please"))
+				req, err := http.NewRequestWithContext(a.ctx, http.MethodPost, "http://bank/"+s.Text()+query, strings.NewReader("please"))
 				if err != nil {
 					return
 				}
@@ -96,31 +97,69 @@ func pooled(to netip.AddrPort) func() func(*teller, *net.TCPConn) {
 }
 
 // TestPool: an application that takes any connection of a pool for a request is
-// recovered although it takes others in its second life.
+// recovered although it takes others in its second life, and closes others.
 func TestPool(t *testing.T) {
+	for name, kind := range kinds {
+		for what, pool := range map[string]struct{ clients, idle, most int }{
+			"for all":         {8, 16, 0},
+			"half are closed": {8, 4, 0},
+			"net/http's own":  {20, 2, 0},
+			"capped":          {8, 4, 4},
+		} {
+			t.Run(name+" "+what, func(t *testing.T) {
+				r := newEgressRig(t, kind)
+				b := r.webBank()
+				app := pooled(netip.AddrPortFrom(nstest.Client4, bankPort), pool.idle, pool.most, "")
+				a := r.teller(app())
+				var served atomic.Int64
+				var gate sync.RWMutex
+				stop := r.charge(pool.clients, &served, &gate)
+				const kills = 4
+				for range kills {
+					awaitServed(t, &served, pool.clients)
+					var res ReplayResult
+					a, res = r.restartAgain(a, app)
+					require.Zero(t, res.Differing)
+					t.Logf("%+v", res)
+				}
+				time.Sleep(100 * time.Millisecond)
+				stop()
+				require.Empty(t, b.doubled())
+				require.Equal(t, served.Load(), b.charged.Load())
+				require.GreaterOrEqual(t, served.Load(), int64(pool.clients*kills))
+				t.Logf("%d charges over %d connections", b.charged.Load(), b.opened.Load())
+			})
+		}
+	}
+}
+
+// TestPoolThatDiffers: a request that has no record, while the record has one that
+// is not made, ends the replay at once, and never reaches its server.
+func TestPoolThatDiffers(t *testing.T) {
 	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
 			r := newEgressRig(t, kind)
 			b := r.webBank()
-			app := pooled(netip.AddrPortFrom(nstest.Client4, bankPort))
-			a := r.teller(app())
+			to := netip.AddrPortFrom(nstest.Client4, bankPort)
+			a := r.teller(pooled(to, 2, 0, "?life=1")())
 			var served atomic.Int64
-			var gate sync.RWMutex
-			stop := r.charge(8, &served, &gate)
-			const kills = 4
-			for range kills {
-				awaitServed(t, &served, 8)
-				var res ReplayResult
-				a, res = r.restartAgain(a, app)
-				require.Zero(t, res.Differing)
-				t.Logf("%+v", res)
-			}
-			time.Sleep(100 * time.Millisecond)
+			stop := r.charge(4, &served, &sync.RWMutex{})
+			require.Eventually(t, func() bool { return served.Load() > 20 }, 20*time.Second, time.Millisecond)
 			stop()
+			charged := b.charged.Load()
+			r.again(a.stop)
+			a = r.teller(pooled(to, 2, 0, "?life=2")())
+			begun := time.Now()
+			_, err := r.proxy.Replay(t.Context(), false)
+			require.ErrorIs(t, err, ErrDiverged)
+			require.Less(t, time.Since(begun), StallAfter/2)
+			r.again(a.stop)
+			r.teller(pooled(to, 2, 0, "?life=3")())
+			res, err := r.proxy.Replay(t.Context(), true)
+			require.NoError(t, err)
+			require.NotZero(t, res.Reset)
+			require.Equal(t, charged, b.charged.Load())
 			require.Empty(t, b.doubled())
-			require.Equal(t, served.Load(), b.charged.Load())
-			require.GreaterOrEqual(t, served.Load(), int64(8*kills))
-			t.Logf("%d charges over %d connections", b.charged.Load(), b.opened.Load())
 		})
 	}
 }

@@ -18,15 +18,21 @@ import (
 
 // replayState exists from Rebuild to the end of Replay.
 type replayState struct {
-	plan     *replay.Plan
-	conns    map[uint32]*conn
-	detached []*conn   // opened by it, and not recorded
-	held     []*conn   // whose output waits (placement)
-	heldAt   uint64    // position when they were looked at last
-	heldMove time.Time // when that had last changed
-	heldLook time.Time // and the time
-	// outOfTurn are the connections with exchanges to pass over.
-	outOfTurn []*conn
+	plan      *replay.Plan
+	conns     map[uint32]*conn
+	detached  []*conn   // opened by it, and not recorded
+	held      []*conn   // whose output waits (placement)
+	heldAt    uint64    // position when they were looked at last
+	heldMove  time.Time // when that had last changed
+	heldLook  time.Time // and the time
+	upstreams map[netip.AddrPort]*upstream
+	due       []*exchange // with a part of an answer to deliver
+	quiet     struct {    // when anything moved last, and when that was looked at
+		at            uint64
+		since, looked time.Time
+	}
+	passed int // steps passed over while the application asks what has no record
+	reset  int // connections on which it did
 	// servers tells how many recorded connections there are to each.
 	// stateless are those to which requests were seen that stand alone.
 	stateless map[netip.AddrPort]bool
@@ -81,6 +87,7 @@ func (p *Proxy) Rebuild(ctx context.Context, plan *replay.Plan, peers map[uint32
 			}
 		}
 		if p.egress != nil {
+			p.findUpstreams(plan)
 			p.expectAgain(plan)
 		}
 		return nil
@@ -179,7 +186,7 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	c.eof[legSide], c.failed[legSide] = false, false
 	c.unopened = c.dir == dirOut && pc.Image == nil
 	c.connected, c.unidentified, c.stray, c.placement = false, false, false, placement{}
-	c.done = nil
+	c.upstream, c.exchanges, c.first = nil, nil, nil
 	p.rep.conns[id] = c
 	return c, nil
 }

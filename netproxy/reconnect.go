@@ -58,12 +58,14 @@ func (p *Proxy) takeSYN(c *conn) bool {
 // expectAgain prepares for the connections that the application will open again.
 func (p *Proxy) expectAgain(plan *replay.Plan) {
 	for _, pc := range plan.Outgoing {
-		p.rep.outgoing = append(p.rep.outgoing, p.rep.conns[pc.ID])
+		if c := p.rep.conns[pc.ID]; c.upstream == nil {
+			p.rep.outgoing = append(p.rep.outgoing, c)
+		}
 	}
 	p.egress.expect = slices.Clone(p.rep.outgoing)
 	for _, pc := range plan.Conns {
 		c := p.rep.conns[pc.ID]
-		if c.dir != dirOut {
+		if c.dir != dirOut || c.upstream != nil {
 			continue
 		}
 		p.rep.servers[c.dest]++

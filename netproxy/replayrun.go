@@ -70,6 +70,7 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 				}
 			}
 		}
+		p.loosen()
 		steps := p.rep.plan.Steps
 		for i := range steps {
 			begun := time.Now()
@@ -103,6 +104,9 @@ func (p *Proxy) step(s *replay.Step) error {
 		return p.receive(s.Datagram)
 	}
 	c := p.rep.conns[s.Conn.ID]
+	if c.upstream != nil {
+		return p.stepUpstream(c, s)
+	}
 	switch s.Kind {
 	case replay.Open:
 		return p.reopen(c)
@@ -303,7 +307,7 @@ func (p *Proxy) checkReplay() error {
 		return fmt.Errorf("%w: connections %v", ErrDiverged, p.rep.diverged)
 	}
 	if p.egress != nil {
-		return errors.Join(p.checkStray(), p.checkHeld(false))
+		return errors.Join(p.checkStray(), p.checkHeld(false), p.checkAsked())
 	}
 	return nil
 }
@@ -316,7 +320,7 @@ func (p *Proxy) goLive() int {
 	for _, c := range rep.outgoing {
 		c.unidentified = false
 	}
-	lost += p.launch(rep)
+	lost += p.launch(rep) + p.bindUpstreams()
 	p.rep, p.phase, p.triggered = nil, live, false
 	p.firstSuspect.Store(0)
 	p.ghostsUntil = time.Now().Add(ghostLife)

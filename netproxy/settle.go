@@ -19,10 +19,18 @@ const (
 // divergence can still be answered by another way of recovery; later only by a
 // reset.
 func (p *Proxy) awaitOutputs() error {
-	if err := p.settleWhile(p.owesOutput); err != nil || p.egress == nil {
-		return err
+	for {
+		if err := p.settleWhile(func() bool { return p.owesOutput() || p.owesUpstream() }); err != nil || p.egress == nil {
+			return err
+		}
+		if !p.askedInVain() {
+			return errors.Join(p.checkHeld(true), p.checkReplay())
+		}
+		p.rep.passed = askedSteps + 1
+		if err := p.checkReplay(); err != nil {
+			return err
+		}
 	}
-	return errors.Join(p.checkHeld(true), p.checkReplay())
 }
 
 // awaitTail waits for input of the plan's end to be taken: the serial source

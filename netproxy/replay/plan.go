@@ -202,25 +202,6 @@ func (c *Conn) Due(sent, out uint64) bool {
 	return sent < c.end() && c.gateFor(sent+1) <= out
 }
 
-// Answer returns what the other end said between the output [from, to) and the
-// next, as input offsets. It is not ok if there is no later output, so that the
-// answer may be incomplete, or if the other end spoke while it read.
-func (c *Conn) Answer(from, to uint64) (begin, end uint64, ok bool) {
-	if n := len(c.Outputs); n == 0 || c.Outputs[n-1].End() <= to {
-		return 0, 0, false
-	}
-	i := sort.Search(len(c.gates), func(i int) bool { return c.gates[i].out > from })
-	j := sort.Search(len(c.gates), func(i int) bool { return c.gates[i].out > to })
-	if i == j || c.gates[i].out != to {
-		return 0, 0, false
-	}
-	begin = c.Start
-	if i > 0 {
-		begin = max(begin, c.gates[i-1].end)
-	}
-	return begin, c.gates[j-1].end, true
-}
-
 // Unused reports that nothing was said on the connection.
 func (c *Conn) Unused() bool { return len(c.Input)+len(c.Outputs) == 0 }
 

@@ -26,9 +26,16 @@ const (
 type Options struct {
 	kills.Options
 	Teller Teller // default Nginx
+	// Idle is how many connections to the bank Pool keeps while they are idle, and
+	// Most how many it has at all; 0: what net/http does by default, which is 2 and
+	// as many as are needed.
+	Idle, Most int
 }
 
 func (o *Options) defaultsAndValidate() error {
+	if o.Idle < 0 || o.Most < 0 {
+		return fmt.Errorf("egress options: %d idle connections, %d in all: want no negative number", o.Idle, o.Most)
+	}
 	switch o.Teller {
 	case "":
 		o.Teller = Nginx

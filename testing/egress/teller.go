@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"github.com/crsc-io/crsc/testing/env"
 	"github.com/crsc-io/crsc/testing/env/ociimage"
@@ -53,7 +54,10 @@ func start(ctx context.Context, e *env.Env, o Options) error {
 		if err != nil {
 			return err
 		}
-		image, c.Args = "busybox", []string{"/app", bank.String()}
+		image, c.Args = "busybox", []string{"/app", fmt.Sprintf("-most=%d", o.Most), bank.String()}
+		if o.Idle > 0 {
+			c.Args = slices.Insert(c.Args, 1, fmt.Sprintf("-idle=%d", o.Idle))
+		}
 		c.Flags = []string{"--mount=type=bind,src=" + app + ",dst=/app,options=rbind:ro"}
 	}
 	var err error

@@ -1,22 +1,23 @@
-// The command teller hands each request on to a bank, whose address is its
+// The command teller hands each request on to a bank, whose address is its last
 // argument, over a pool of connections that all its threads share.
 package main
 
 import (
 	"context"
+	"flag"
 	"io"
 	"log"
 	"net"
 	"net/http"
-	"os"
 )
 
-// poolSize is how many connections to the bank are kept while they are idle;
-// more than there are clients.
-const poolSize = 64
-
 func main() {
-	bank := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: poolSize}}
+	// The defaults are those of net/http.
+	idle := flag.Int("idle", http.DefaultMaxIdleConnsPerHost, "connections to the bank that are kept while they are idle")
+	most := flag.Int("most", 0, "connections to the bank; 0: as many as are needed")
+	flag.Parse()
+	target := flag.Arg(0)
+	bank := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: *idle, MaxConnsPerHost: *most}}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // CRIU can't dump it (criu#2655)
 	l, err := lc.Listen(context.Background(), "tcp", ":80")
@@ -26,7 +27,7 @@ func main() {
 	log.Fatal(http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// The time of day could not come out the same a second time.
 		w.Header()["Date"] = nil
-		req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, "http://"+os.Args[1]+r.URL.Path, http.NoBody)
+		req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, "http://"+target+r.URL.Path, http.NoBody)
 		if err == nil {
 			var res *http.Response
 			if res, err = bank.Do(req); err == nil {

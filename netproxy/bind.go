@@ -1,0 +1,147 @@
+package netproxy
+
+import "slices"
+
+// bindUpstreams gives the virtual legs, at the end of a replay, the connections to
+// servers that there are. That on which the last exchange of a recorded connection
+// was made goes on with it. Others get what is left and rests, or a new one; what
+// remains is closed, as the application has done this time.
+func (p *Proxy) bindUpstreams() (lost int) {
+	lost = p.rep.reset
+	for _, u := range p.rep.upstreams {
+		var spare []*conn
+		for _, v := range u.legs {
+			x := v.virtual.cur
+			switch {
+			case v.gone || v.legFD < 0:
+			case x != nil && x.last && x.conn.goesOn() && !(x.conn.serverEnds() && x.answered(p.rep.plan.Conns[x.conn.id])):
+				p.bind(v, x.conn, x.fed)
+			default:
+				spare = append(spare, v)
+			}
+		}
+		free := u.free()
+		for _, v := range spare {
+			switch x := v.virtual.cur; {
+			case ended(v) || v.shut[legSide]:
+				p.destroy(v, true)
+			case x != nil && x.last && !x.answered(p.rep.plan.Conns[x.conn.id]):
+				p.opts.Log.WithFields(connFields(v)).Error("netproxy: the answer to the application's request is lost; reset")
+				p.destroy(v, true)
+				lost++
+			case len(free) > 0:
+				p.bind(v, free[0], free[0].inRead)
+				free = free[1:]
+			default:
+				p.launchVirtual(v)
+			}
+		}
+		for _, c := range u.conns {
+			switch {
+			case c.gone || c.legFD >= 0:
+			case c.ghost():
+				p.destroy(c, true)
+			default:
+				p.abandon(c)
+			}
+			c.upstream, c.exchanges = nil, nil
+		}
+	}
+	return lost
+}
+
+// goesOn reports whether there is a server that has not been told of an end.
+func (c *conn) goesOn() bool {
+	return !c.gone && !c.ghost() && !c.dialling && !c.closing[legSide] && !c.shut[clientSide] && !c.failed[clientSide]
+}
+
+// serverEnds reports whether the server has said that it ends the connection.
+func (c *conn) serverEnds() bool {
+	return c.closing[clientSide] || c.eof[clientSide] || c.hup[clientSide]
+}
+
+// free lists the connections that rest and whose legs have gone on to others.
+func (u *upstream) free() (list []*conn) {
+	for _, c := range u.conns {
+		if !c.goesOn() || c.legFD >= 0 || c.serverEnds() || len(c.exchanges) == 0 {
+			continue
+		}
+		if x := c.exchanges[len(c.exchanges)-1]; x.leg != nil && !x.current() {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// bind joins a virtual leg to a recorded connection, of whose input the application
+// has been given that up to fed.
+func (p *Proxy) bind(v, c *conn, fed uint64) {
+	c.client, c.legFD, c.origin, c.redirected = v.client, v.legFD, v.origin, v.redirected
+	for _, flags := range [...]func(*conn) *[2]bool{
+		func(c *conn) *[2]bool { return &c.readable },
+		func(c *conn) *[2]bool { return &c.writable },
+		func(c *conn) *[2]bool { return &c.hup },
+		func(c *conn) *[2]bool { return &c.eof },
+		func(c *conn) *[2]bool { return &c.failed },
+		func(c *conn) *[2]bool { return &c.shut },
+	} {
+		flags(c)[legSide] = flags(v)[legSide]
+	}
+	c.unopened, c.expect, c.ackedOut = false, nil, 0
+	// The stream goes on where it stands, the leg where it does.
+	rest := v.virtual.asked
+	c.inSent, c.outPos, c.queued = fed, c.outRead, 0
+	c.inConsumed = fed - min(fed, v.inSent-v.inConsumed)
+	c.inBase = v.inBase + uint32(v.inSent) - uint32(c.inSent)
+	c.outBase = v.outBase + uint32(v.outPos) - uint32(len(rest)) - uint32(c.outPos)
+	if fed < c.inRead {
+		c.in.add(&p.pool, p.rep.plan.Conns[c.id].Slice(fed, c.inRead))
+	}
+	if c.inConsumed > c.consumedMark {
+		p.opts.Journal.AppendConsumed(c.id, c.inConsumed)
+	}
+	if c.inflight = c.inSent > c.inConsumed; c.inflight {
+		p.inflight++
+	}
+	if p.serialNow == v {
+		p.serialNow = c
+	}
+	v.legFD, v.redirected = -1, false
+	p.destroy(v, false)
+	p.enter(c)
+	p.rewatchLeg(c)
+	if len(rest) > 0 {
+		p.output(c, rest)
+	}
+}
+
+// launchVirtual dials the server of a leg that has none.
+func (p *Proxy) launchVirtual(v *conn) {
+	port, err := p.ports.GetCommon()
+	if err != nil {
+		p.opts.Log.WithError(err).Warn("netproxy: no source port for a connection to a server")
+		p.destroy(v, true)
+		return
+	}
+	rest := v.virtual.asked
+	v.legPort, v.borrowed, v.consumedMark, v.detached = port, false, 0, true
+	v.inBase += uint32(v.inSent)
+	v.outBase += uint32(v.outPos) - uint32(len(rest))
+	v.inSent, v.inConsumed, v.outPos, v.first = 0, 0, 0, slices.Clone(rest)
+	p.settle(v)
+	p.egress.handshakes++
+	v.virtual = nil
+	if p.rep != nil {
+		p.rep.conns[v.id] = v
+	}
+	p.launchOne(v)
+}
+
+// dropVirtual ends the virtual legs of a replay that has failed.
+func (p *Proxy) dropVirtual() {
+	for _, c := range p.slots {
+		if c != nil && c.virtual != nil {
+			p.destroy(c, true)
+		}
+	}
+}
