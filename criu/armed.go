@@ -64,7 +64,12 @@ func (a *Armed) start(ctx context.Context) (err error) {
 	if a.dir, err = os.Open(a.Images); err != nil {
 		return err
 	}
-	a.child, err = spawn{path: a.Path, namespaces: namespaces, stdio: a.Stdio, start: a.Start}.run()
+	if a.inside, err = newInside(a.Pins, a.Kerndat, a.dir); err == nil && a.inside != nil {
+		err = a.inside.giveFiles(a.Stdio)
+	}
+	if err == nil {
+		a.child, err = spawn{path: a.Path, namespaces: namespaces, inside: a.inside, stdio: a.Stdio, start: a.Start}.run()
+	}
 	if err != nil {
 		a.dir.Close()
 		return err
@@ -147,7 +152,7 @@ func (a *Armed) fire(ctx context.Context) error {
 		// Nothing to clear: there are processes of the container, or no cgroup.
 		return errors.Join(joined, a.Close())
 	}
-	unmount, err := a.mountRoot()
+	unmount, err := a.mountRoot(a.child.proc.Pid)
 	if err != nil {
 		return errors.Join(err, a.Close(), a.clear())
 	}

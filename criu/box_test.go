@@ -100,7 +100,7 @@ func (b *box) tryDump(ctx context.Context, change ...func(*criu.DumpOptions)) (c
 
 // restoreOptions are those of the last checkpoint.
 func (b *box) restoreOptions() criu.RestoreOptions {
-	return criu.RestoreOptions{Path: b.criu, Root: b.Root, ID: b.ID, Rootfs: b.Rootfs(), Pins: b.pins, Images: b.images, Stdio: b.Stdio}
+	return criu.RestoreOptions{Path: b.criu, Root: b.Root, ID: b.ID, Rootfs: b.Rootfs(), Pins: b.pins, Images: b.images, Stdio: b.Stdio, Kerndat: b.kerndat}
 }
 
 // restore restores the last checkpoint.

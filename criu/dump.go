@@ -147,9 +147,13 @@ func (d *dump) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	as, err := ownerOf(pid)
-	if err != nil {
-		return err
+	var as owner
+	// The kernel gives who made a user namespace every right in it, also that to
+	// be told the limits of its processes.
+	if d.meta.IDMaps = d.Pins.IDMaps; d.meta.IDMaps == nil {
+		if as, err = ownerOf(pid); err != nil {
+			return err
+		}
 	}
 	dir, err := os.Open(d.Images)
 	if err != nil {
@@ -173,6 +177,11 @@ func (d *dump) run(ctx context.Context) error {
 	d.stats.Thaw = time.Since(d.frozen) - d.stats.Dump - d.stats.PostDump
 	if err := d.join(); err != nil {
 		return err
+	}
+	if d.meta.IDMaps != nil {
+		if err := leaveUserNamespace(d.Images); err != nil {
+			return err
+		}
 	}
 	if err := d.meta.write(d.Images); err != nil {
 		return err

@@ -24,6 +24,9 @@ type meta struct {
 	// pinned one of its own.
 	Hostname   string `json:"hostname,omitempty"`
 	Domainname string `json:"domainname,omitempty"`
+	// IDMaps of the container's user namespace. They are compared with those of
+	// the container that is restored, and never used.
+	IDMaps *IDMaps `json:"idMaps,omitempty"`
 }
 
 // maxMeta bounds the file; what Dump writes has a few hundred bytes.

@@ -18,6 +18,7 @@ type mountLine struct {
 	ro     bool   // the mount, not the file system
 	flags  uint32 // of the mount: MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC
 	shared bool   // with other mount namespaces
+	slave  bool   // of mounts in other mount namespaces
 }
 
 // readMounts returns the mounts of a process, in order.
@@ -54,6 +55,7 @@ func parseMount(line string) (mountLine, bool) {
 	m.ro = m.flags&unix.MS_RDONLY != 0
 	for _, field := range l[6:] {
 		m.shared = m.shared || strings.HasPrefix(field, "shared:")
+		m.slave = m.slave || strings.HasPrefix(field, "master:")
 	}
 	return m, true
 }

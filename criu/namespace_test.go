@@ -128,7 +128,6 @@ func TestSharedNamespaces(t *testing.T) {
 func TestPinRefuses(t *testing.T) {
 	for name, change := range map[string]criutest.SpecOpt{
 		"shared PID namespace": criutest.InNamespace(specs.PIDNamespace, "/proc/1/ns/pid"),
-		"user namespace":       criutest.InNamespace(specs.UserNamespace, ""),
 	} {
 		s := &specs.Spec{Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}}}}
 		change(s)

@@ -30,6 +30,9 @@ type Pins struct {
 	Namespaces []PinnedNamespace `json:"namespaces"`
 	// Mounts in the order of the container's mount table.
 	Mounts []PinnedMount `json:"mounts"`
+	// IDMaps of the container's user namespace, nil if it has none. The processes
+	// of a checkpoint are restored with the same maps only.
+	IDMaps *IDMaps `json:"idMaps,omitempty"`
 }
 
 // PinnedNamespace is a namespace that outlives the container's processes.
@@ -95,10 +98,14 @@ func (p *Pins) namespace(t specs.LinuxNamespaceType) PinnedNamespace {
 	return PinnedNamespace{}
 }
 
-// paths returns where the namespaces of m are pinned.
+// paths returns where the namespaces of m are pinned that CRIU is started in by
+// entering them. How it gets into a user namespace is in userns.go.
 func (p *Pins) paths(m *meta) ([]string, error) {
 	var out []string
 	for _, t := range m.Namespaces {
+		if t == specs.UserNamespace {
+			continue
+		}
 		ns := p.namespace(t)
 		if ns.Path == "" {
 			return nil, fmt.Errorf("%w: the checkpoint needs a %s namespace, and none is pinned", ErrUnsupported, t)
@@ -122,6 +129,9 @@ func Pin(pid int, spec *specs.Spec, dir string) (*Pins, error) {
 	err := p.prepare()
 	if err == nil {
 		err = p.pinNamespaces(pid, spec)
+	}
+	if err == nil {
+		err = p.pinIDMaps(pid)
 	}
 	if err == nil {
 		err = p.pinMounts(pid, spec)
@@ -198,9 +208,6 @@ func checkNamespaces(spec *specs.Spec) error {
 	if !private[specs.MountNamespace] {
 		return fmt.Errorf("%w: the container has no mount namespace of its own", ErrUnsupported)
 	}
-	if _, ok := private[specs.UserNamespace]; ok {
-		return fmt.Errorf("%w: the container has a user namespace", ErrUnsupported)
-	}
 	return nil
 }
 
@@ -241,6 +248,7 @@ var nsFiles = []struct {
 	{specs.CgroupNamespace, "cgroup"},
 	{specs.IPCNamespace, "ipc"},
 	{specs.UTSNamespace, "uts"},
+	{specs.UserNamespace, "user"},
 }
 
 func (p *Pins) pinNamespaces(pid int, spec *specs.Spec) error {
@@ -290,10 +298,13 @@ func (p *Pins) pinMounts(pid int, spec *specs.Spec) error {
 	if err != nil {
 		return err
 	}
-	var targets []string
+	var targets, alone []string
 	masks := map[string]bool{}
 	for _, m := range mounts {
 		kind := kindOf(m, spec)
+		if m.slave && (isDevice(m.target, spec) || kind == Mask) {
+			alone = append(alone, m.target)
+		}
 		if m.target == "/" || slices.Contains(madeByCRIU, m.fstype) {
 			continue
 		}
@@ -309,7 +320,7 @@ func (p *Pins) pinMounts(pid int, spec *specs.Spec) error {
 		p.Mounts = append(p.Mounts, PinnedMount{Host: host, Container: m.target, Kind: kind, ReadOnly: m.ro})
 		targets = append(targets, m.target)
 	}
-	trees, err := cloneMounts(pid, targets)
+	trees, err := cloneMounts(pid, targets, alone)
 	defer closeAll(trees)
 	if err != nil {
 		return err
@@ -339,6 +350,9 @@ func kindOf(m mountLine, spec *specs.Spec) Kind {
 			return Volume
 		}
 	}
+	if isDevice(m.target, spec) {
+		return Kernel
+	}
 	for _, path := range spec.Linux.MaskedPaths {
 		if clean(path) == m.target {
 			return Mask
@@ -347,13 +361,25 @@ func kindOf(m mountLine, spec *specs.Spec) Kind {
 	return Volume
 }
 
+// isDevice says that a mount is one that runc makes in a user namespace, where it
+// can't make a node, of a device that it gives to the container.
+func isDevice(target string, spec *specs.Spec) bool {
+	// As in AllowedDevices of runc's libcontainer/specconv.
+	always := []string{"/dev/null", "/dev/random", "/dev/full", "/dev/tty", "/dev/zero", "/dev/urandom"}
+	return slices.Contains(always, target) ||
+		slices.ContainsFunc(spec.Linux.Devices, func(d specs.LinuxDevice) bool { return filepath.Clean("/"+d.Path) == target })
+}
+
 func isBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }
 
 // cloneMounts returns a detached copy of the single mount at each target in
-// the mount namespace of pid. On an error it returns those it has.
-func cloneMounts(pid int, targets []string) (trees []*os.File, err error) {
+// the mount namespace of pid. On an error it returns those it has. Those that are
+// alone there take no part any more in what is mounted below them elsewhere, which
+// is nothing: they are files. CRIU can't restore that several files of one file
+// system do (restore_one_sharing_group of its criu/mount-v2.c).
+func cloneMounts(pid int, targets, alone []string) (trees []*os.File, err error) {
 	err = onThread(func() error {
 		// The kernel wants a file system context of the thread's own.
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
@@ -362,16 +388,29 @@ func cloneMounts(pid int, targets []string) (trees []*os.File, err error) {
 		if err := enter([]string{fmt.Sprintf("/proc/%d/ns/mnt", pid)}); err != nil {
 			return err
 		}
-		for _, t := range targets {
-			fd, err := unix.OpenTree(unix.AT_FDCWD, t, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
-			if err != nil {
-				return &os.PathError{Op: "open_tree", Path: t, Err: err}
+		for _, t := range alone {
+			if err := unix.Mount("", t, "", unix.MS_PRIVATE, ""); err != nil {
+				return &os.PathError{Op: "make private", Path: t, Err: err}
 			}
-			trees = append(trees, os.NewFile(uintptr(fd), t))
 		}
-		return nil
+		var err error
+		trees, err = openTrees(targets)
+		return err
 	})
 	return trees, err
+}
+
+// openTrees returns a detached copy of the single mount at each path. On an error
+// it returns those it has.
+func openTrees(paths []string) (trees []*os.File, err error) {
+	for _, path := range paths {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+		if err != nil {
+			return trees, &os.PathError{Op: "open_tree", Path: path, Err: err}
+		}
+		trees = append(trees, os.NewFile(uintptr(fd), path))
+	}
+	return trees, nil
 }
 
 // attach mounts the detached tree at path, which it makes: a directory or a

@@ -38,6 +38,9 @@ type RestoreOptions struct {
 	// were pipes; the others are restored as what they were. The files are
 	// duplicated and stay the caller's.
 	Stdio [3]*os.File
+	// Kerndat is the file of that name that Probe wrote. It is required for a
+	// container with a user namespace, inside which CRIU can't ask the kernel.
+	Kerndat string
 	// LogLevel of CRIU, 1 (errors) to 4. 0 is 1.
 	LogLevel int
 	// Moved: the images are another container's, from another place. The names in
@@ -109,6 +112,7 @@ type restore struct {
 	state   *runcState
 	cgroups []string
 	meta    *meta
+	inside  *inside  // where CRIU runs, if the container has a user namespace
 	was     []string // what the standard descriptors were at the dump
 	pid     int
 }
@@ -125,6 +129,9 @@ func (r *restore) lap() time.Duration {
 func (r *restore) load() (err error) {
 	if r.meta, err = readMeta(os.DirFS(r.Images)); err != nil {
 		return err
+	}
+	if !r.meta.IDMaps.same(r.Pins.IDMaps) || r.meta.has(specs.UserNamespace) != (r.Pins.IDMaps != nil) {
+		return fmt.Errorf("%w: the users of the checkpoint's user namespace are not those of the container's (%v, %v)", ErrUnsupported, r.meta.IDMaps, r.Pins.IDMaps)
 	}
 	b, err := os.ReadFile(filepath.Join(r.Images, descriptorsFile))
 	if err != nil {
@@ -200,7 +207,10 @@ func (r *restore) resetNamespaces() error {
 
 func isPipe(name string) bool { return strings.HasPrefix(name, "pipe:[") }
 
-func (r *restore) mountRoot() (unmount func(), err error) {
+func (r *restore) mountRoot(child int) (unmount func(), err error) {
+	if r.inside != nil {
+		return func() {}, r.inside.mountRoot(child, r.Rootfs) // it ends with CRIU
+	}
 	root := filepath.Join(r.Pins.Dir, rootDir)
 	if err := os.Mkdir(root, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
@@ -224,7 +234,7 @@ func (r *restore) request(dir *os.File) *rpc.CriuReq {
 		ImagesDirFd:       proto.Int32(int32(dir.Fd())),
 		LogLevel:          proto.Int32(int32(r.LogLevel)),
 		LogFile:           proto.String(restoreLog),
-		Root:              proto.String(filepath.Join(r.Pins.Dir, rootDir)),
+		Root:              proto.String(r.inside.seen(filepath.Join(r.Pins.Dir, rootDir))),
 		NotifyScripts:     proto.Bool(true),
 		RstSibling:        proto.Bool(true), // a child of ours, not of CRIU's
 		EvasiveDevices:    proto.Bool(true),
@@ -237,8 +247,14 @@ func (r *restore) request(dir *os.File) *rpc.CriuReq {
 		FileLocks:         proto.Bool(true),
 		OrphanPtsMaster:   proto.Bool(true),
 	}
+	if r.inside != nil {
+		// It may not look into our descriptors, and not set the size of a socket's
+		// buffer beyond net.core.rmem_max and wmem_max.
+		opts.ImagesDirFd, opts.ImagesDir = proto.Int32(-1), proto.String("/proc/self/fd/"+strconv.Itoa(insideImages))
+		opts.Unprivileged = proto.Bool(true)
+	}
 	for _, m := range r.Pins.Mounts {
-		opts.ExtMnt = append(opts.ExtMnt, &rpc.ExtMountMap{Key: proto.String(m.Container), Val: proto.String(m.Host)})
+		opts.ExtMnt = append(opts.ExtMnt, &rpc.ExtMountMap{Key: proto.String(m.Container), Val: proto.String(r.inside.seen(m.Host))})
 	}
 	for i, name := range r.was {
 		if isPipe(name) {

@@ -40,7 +40,7 @@ func checkShape(images fs.FS) error {
 // checkNamespaceIDs compares what is said of each task's namespaces. CRIU makes
 // those that differ from the inventory's, which are its own.
 func checkNamespaceIDs(images fs.FS) error {
-	inv, err := readSingle[inventory.InventoryEntry](images, "inventory.img", magicInventory)
+	inv, err := readSingle[inventory.InventoryEntry](images, inventoryFile, magicInventory)
 	if err != nil {
 		return err
 	}

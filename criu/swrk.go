@@ -55,6 +55,7 @@ type spawn struct {
 	namespaces []string    // namespaces it runs in, as paths
 	owner      owner       // its real user and group
 	kerndat    string      // what CRIU knows of the kernel; empty: it asks
+	inside     *inside     // the user namespace it runs in, unless nil
 	stdio      [3]*os.File // what the restored processes inherit; nil is /dev/null
 	start      StartFunc
 }
@@ -114,6 +115,15 @@ func (s spawn) run() (*swrk, error) {
 	if s.stdio[2] != nil {
 		cmd.Stderr = s.stdio[2]
 	}
+	if s.inside != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, s.inside.images)
+		opened, err := s.inside.wrap(cmd)
+		defer closeAll(opened)
+		if err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("start criu: %w", err)
+		}
+	}
 	w := &swrk{conn: conn, exited: make(chan struct{})}
 	var wait func() (int, error)
 	err = onThread(func() error {
@@ -122,6 +132,11 @@ func (s spawn) run() (*swrk, error) {
 		}
 		if s.kerndat != "" {
 			if err := haveAnswers(s.kerndat); err != nil {
+				return err
+			}
+		}
+		if s.inside != nil {
+			if err := s.inside.furnish(); err != nil {
 				return err
 			}
 		}

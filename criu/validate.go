@@ -26,7 +26,7 @@ func Validate(images string) error {
 
 func validate(images fs.FS) error {
 	// CRIU writes the inventory last: a dump that was cut short has none.
-	if _, err := readSingle[inventory.InventoryEntry](images, "inventory.img", magicInventory); err != nil {
+	if _, err := readSingle[inventory.InventoryEntry](images, inventoryFile, magicInventory); err != nil {
 		return err
 	}
 	if _, err := readMeta(images); err != nil {

@@ -95,7 +95,14 @@ func (r *rollback) run(snapshot, dir string) (err error) {
 	}
 	r.index = newIndex(r.snap.m)
 	r.after.ids = make([]identity, r.snap.m.count)
-	if err := r.dir(&frame{fd: r.root}, &st); err != nil {
+	back := func() error { return r.dir(&frame{fd: r.root}, &st) }
+	if r.dry {
+		err = back()
+	} else {
+		// Whoever the root belongs to has a number there.
+		err = asOwner(st.Uid, st.Gid, back)
+	}
+	if err != nil {
 		return fmt.Errorf("/%s: %w", strings.Join(r.names, "/"), err)
 	}
 	if r.dry {

@@ -35,9 +35,6 @@ func (g *guard) checkSpec(spec *specs.Spec) error {
 			return unprotected("the container uses the host's %s namespace", need.what)
 		}
 	}
-	if own[specs.UserNamespace] {
-		return unprotected("the container has a user namespace of its own (hostUsers: false), which checkpoints do not support")
-	}
 	host, err := readMountTable()
 	if err != nil {
 		return err

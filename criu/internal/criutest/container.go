@@ -61,6 +61,7 @@ func Create(t testing.TB, lower string, args []string, opts ...SpecOpt) *Contain
 	if err := os.WriteFile(filepath.Join(c.Bundle, "config.json"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	c.admitRoot(filepath.Dir(dir))
 	c.openStdio()
 	pidFile := filepath.Join(dir, "pid")
 	args = []string{"--root", c.Root, "--log", filepath.Join(dir, "runc.log"), "create", "--bundle", c.Bundle, "--pid-file", pidFile}
@@ -97,6 +98,38 @@ func InNamespace(typ specs.LinuxNamespaceType, path string) SpecOpt {
 			}
 		}
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: typ, Path: path})
+	}
+}
+
+// InUserNamespace gives the container a user namespace of its own, whose users are
+// those of the host from first on.
+func InUserNamespace(first uint32) SpecOpt {
+	return func(s *specs.Spec) {
+		s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: first, Size: 1 << 16}}
+		s.Linux.GIDMappings = s.Linux.UIDMappings
+		InNamespace(specs.UserNamespace, "")(s)
+	}
+}
+
+// admitRoot makes the root file system that of the root of the container's user
+// namespace, and lets it pass through the directories above.
+func (c *Container) admitRoot(above string) {
+	c.t.Helper()
+	if len(c.Spec.Linux.UIDMappings) == 0 {
+		return
+	}
+	if err := os.Chmod(above, 0o755); err != nil {
+		c.t.Fatal(err)
+	}
+	root := int(c.Spec.Linux.UIDMappings[0].HostID)
+	err := filepath.WalkDir(c.Rootfs(), func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, root, root)
+	})
+	if err != nil {
+		c.t.Fatal(err)
 	}
 }
 

@@ -20,7 +20,7 @@ func Rootfs(t testing.TB) string {
 	}
 	busybox := Tool(t, "busybox")
 	copyFile(t, busybox, filepath.Join(root, "bin/busybox"))
-	for _, name := range []string{"sh", "sleep", "cat", "stat", "ls", "mount", "echo", "tty", "hostname", "grep", "date", "su"} {
+	for _, name := range []string{"sh", "sleep", "cat", "stat", "ls", "mount", "echo", "tty", "hostname", "grep", "date", "su", "touch"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

@@ -134,29 +134,41 @@ func (t *T) unprotected(spec, reason string) {
 	t.check(strings.Contains(message, reason), "the event does not name the %s: %s", reason, message)
 }
 
-// userNamespace: a pod with a user namespace of its own is protected, or told
-// why it is not; either way it runs.
+// userNamespace kills a Redis of a pod with a user namespace of its own five times
+// under load. It writes to a volume, of which the mount maps the users.
 func userNamespace(t *T) {
 	ns := t.namespace()
-	t.apply(ns, head+"  hostUsers: false\n  containers:"+probedContainer)
+	t.apply(ns, head+`
+  hostUsers: false
+  volumes: [{name: data, emptyDir: {}}]
+  containers:
+  - name: redis
+    image: `+redisImage+`
+    imagePullPolicy: IfNotPresent
+    args: ["--appendonly", "yes"]
+    volumeMounts: [{name: data, mountPath: /data}]
+    readinessProbe: {exec: {command: [redis-cli, ping]}, periodSeconds: 1}
+`)
 	p := t.ready(ns, "p")
-	t.check(p.count() == 1, "the application does not work")
-	var s *status.Status
-	t.await(func(context.Context) (err error) {
-		if s, err = status.Read(p.stateDir("app")); err == nil && !s.Protected && s.Reason == "" {
-			err = fmt.Errorf("neither protected nor told why not")
-		}
-		return err
-	})
-	if s.Protected {
-		t.figures["protected"] = 1
-		p.protected("app")
-		p.countsThroughKill(2)
-		return
+	p.protected("redis")
+	who := p.users()
+	t.check(len(strings.Fields(who)) == 3 && strings.Fields(who)[1] != "0", "the users are the host's: %s", who)
+	l := t.drive(p.ip, 6379, 5, 500)
+	for range 5 {
+		time.Sleep(time.Second)
+		t.worst("recovery_ms", p.kill("redis"))
+		t.check(p.users() == who, "the users have changed")
 	}
-	t.figures["protected"] = 0
-	message := t.awaitEvents(ns, "Unprotected", 1)[0]
-	t.check(strings.Contains(message, s.Reason), "event %q, status %q", message, s.Reason)
+	time.Sleep(time.Second)
+	r := t.finish(l)
+	t.figures["acknowledged"] = float64(r.Acknowledged)
+	t.worst("stall_ms", r.LatencyMS.Max)
+	t.check(p.restarts("redis") == "0", "restart count is %s", p.restarts("redis"))
+}
+
+// users returns the map of the user namespace of a pod of one container.
+func (p *pod) users() string {
+	return p.t.kubectl("exec", "-n", p.ns, p.name, "--", "cat", "/proc/1/uid_map")
 }
 
 // refused: a pod with a malformed annotation does not start, and an Event says

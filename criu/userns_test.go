@@ -1,0 +1,93 @@
+package criu_test
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/crsc-io/crsc/criu"
+	"github.com/crsc-io/crsc/criu/internal/criutest"
+)
+
+// TestUserNamespace restores connections in the network namespace that belongs
+// to the user namespace, round after round.
+func TestUserNamespace(t *testing.T) {
+	b := start(t, "", criutest.RedisArgs, criutest.InUserNamespace(200_000))
+	c := b.redis()
+	c.Do("SET", "key", "1")
+	before := view(t, b.Pid)
+	for range 3 {
+		b.dump()
+		c.Reset()
+		b.Crash()
+		b.restore()
+		c = b.redis()
+		if got := c.Do("GET", "key"); got != "1" {
+			t.Errorf("key is %q", got)
+		}
+		sameView(t, before, view(t, b.Pid))
+		if out := b.Runc("exec", b.ID, "/bin/stat", "-c", "%u", "/proc/1"); out != "0\n" {
+			t.Errorf("the owner of the init is %q", out)
+		}
+	}
+}
+
+// TestUserNamespaceUsers has processes of two users. Without a user namespace that
+// takes CAP_SYS_RESOURCE.
+func TestUserNamespaceUsers(t *testing.T) {
+	script := `su user -c "touch /dev/shm/up; while :; do sleep 1; done" & while :; do sleep 1; done`
+	b := start(t, "", []string{"/bin/sh", "-c", script}, criutest.InUserNamespace(200_000))
+	b.WaitFor("/dev/shm/up")
+	for range 2 {
+		b.dump()
+		b.Crash()
+		b.restore()
+		out := b.Runc("exec", b.ID, "/bin/sh", "-c", "for d in /proc/[0-9]*; do stat -c %u:%g $d; done")
+		if !strings.Contains(out, "0:0\n") || !strings.Contains(out, "1000:1001\n") || strings.Contains(out, "65534") {
+			t.Errorf("the processes run as\n%s", out)
+		}
+	}
+}
+
+// TestUserNamespaceNeedsItsNetwork: in a network namespace of the host's, the
+// container's root has no rights to restore a connection with.
+func TestUserNamespaceNeedsItsNetwork(t *testing.T) {
+	noSysfs := func(s *specs.Spec) {
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "sysfs" })
+	}
+	c := criutest.Create(t, criutest.Rootfs(t), []string{"/bin/sleep", "9"}, criutest.InUserNamespace(200_000),
+		criutest.InNamespace(specs.NetworkNamespace, criutest.NetNS(t)), noSysfs)
+	dir := t.TempDir() + "/pins"
+	_, err := criu.Pin(c.Pid, c.Spec, dir)
+	if !errors.Is(err, criu.ErrUnsupported) || !strings.Contains(err.Error(), "network namespace") {
+		t.Errorf("error is %v", err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the refused pins are still there: %v", err)
+	}
+}
+
+// TestUserNamespaceOfOthers: a checkpoint is not restored for other users.
+func TestUserNamespaceOfOthers(t *testing.T) {
+	loop := []string{"/bin/sh", "-c", "while :; do sleep 1; done"}
+	a := start(t, "", loop, criutest.InUserNamespace(200_000))
+	a.dump()
+	for name, first := range map[string]uint32{"others": 300_000, "none": 0} {
+		t.Run(name, func(t *testing.T) {
+			var opts []criutest.SpecOpt
+			if first > 0 {
+				opts = append(opts, criutest.InUserNamespace(first))
+			}
+			b := start(t, "", loop, opts...)
+			b.images = a.images
+			b.Crash()
+			if _, _, err := criu.Restore(t.Context(), b.restoreOptions()); !errors.Is(err, criu.ErrUnsupported) {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+}
