@@ -62,7 +62,7 @@ datagrams: setup build ## 100 crashes of a UDP server, and whether each datagram
 	@exec bin/testing/crsc-datagrams -kills 100 -out $(OUT)/datagrams.json $(ARGS)
 
 .PHONY: torture
-torture: setup build ## the field's own test tools, direct and through the proxy, must find the same; three minutes
+torture: setup build ## the field's own test tools, direct and through the proxy, must find the same, also while the server is killed; four minutes
 	@exec testing/env/install deb nghttp2-client iperf3 postgresql-client
 	@CGO_ENABLED=0 go build -o bin/testing/crsc-torture ./testing/torture/cmd/crsc-torture
 	@exec bin/testing/crsc-torture -out $(OUT)/torture.json $(ARGS)

@@ -1,5 +1,5 @@
 // Package torture runs the public test tools of the field against servers, once
-// directly and once through the proxy, and compares what they say. Some are run
+// directly and once through the proxy, and compares what they say. Most are run
 // a third time while the server is killed again and again. make torture is its
 // command.
 //
