@@ -88,10 +88,10 @@ func testShimDies(t *testing.T, d *shimtest.Daemon, id string) {
 	pid, err := strconv.Atoi(init)
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(d.ShimPid(id), syscall.SIGKILL))
-	shimtest.Eventually(t, 20*time.Second, "init is killed", func() bool {
+	shimtest.Eventually(t, "init is killed", func() bool {
 		return syscall.Kill(pid, 0) == syscall.ESRCH
 	})
-	shimtest.Eventually(t, 20*time.Second, "the task is gone", func() bool {
+	shimtest.Eventually(t, "the task is gone", func() bool {
 		_, status := c.row()
 		return status == "" || status == "STOPPED"
 	})
@@ -153,15 +153,19 @@ func testService(t *testing.T, d *shimtest.Daemon, id string) {
 func testDaemonRestart(t *testing.T, d *shimtest.Daemon, id string) {
 	c := runDetached(t, d, ours, id, guarded("restart"), "sleep", "1000")
 	pid, _ := c.row()
+	shim := connect(t, d, id)
 	d.Stop()
 	n, err := strconv.Atoi(pid)
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(n, syscall.SIGKILL))
-	time.Sleep(500 * time.Millisecond)
+	shimtest.Eventually(t, "recovered without the daemon", func() bool {
+		st, err := shim.State(context.Background(), &api.StateRequest{ID: id})
+		return err == nil && int(st.Pid) != n
+	})
 	d.Launch()
 	now, status := c.row()
 	require.Equal(t, "RUNNING", status)
-	require.NotEqual(t, pid, now, "recovered without the daemon")
+	require.NotEqual(t, pid, now)
 	d.Ctr("task", "exec", "--exec-id", "x", id, "true")
 	c.remove()
 }

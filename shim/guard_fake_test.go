@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,7 +20,7 @@ import (
 // guardAnnotation asks for a restartGuard; its value lists the guard's traits:
 //
 //	swallow  drop the output that was written before
-//	slow     recover only after recoveryDelay
+//	held     recover only when there is a file "proceed" in the bundle
 //	fail     fail to restore, and report the exit
 //	oom      do not recover from an OOM
 //	prepare  fail to prepare
@@ -30,8 +31,6 @@ import (
 //	instead  make the processes itself, in place of a start
 const guardAnnotation = "crsc.test/guard"
 
-const recoveryDelay = 1500 * time.Millisecond
-
 // restartGuard recovers a container by running it anew.
 type restartGuard struct {
 	traits string
@@ -39,6 +38,8 @@ type restartGuard struct {
 	cancel context.CancelFunc
 	ctx    context.Context
 	work   sync.WaitGroup
+	mu     sync.Mutex // guards closed
+	closed bool
 }
 
 // testGuards make them.
@@ -113,16 +114,21 @@ func (g *restartGuard) Exited(_ context.Context, c *lifecycle.Container, e lifec
 	if e.Status == 0 || e.Status == 42 || e.OOM && g.has("oom") {
 		return false
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false // killed and deleted while this was being told
+	}
 	g.work.Go(func() { g.recover(c, e) })
 	return true
 }
 
 func (g *restartGuard) recover(c *lifecycle.Container, e lifecycle.Exit) {
-	if g.has("slow") {
-		select {
-		case <-time.After(recoveryDelay):
-		case <-g.ctx.Done():
+	for g.has("held") && g.ctx.Err() == nil {
+		if _, err := os.Stat(filepath.Join(c.Bundle(), "proceed")); err == nil {
+			break
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	err := c.Restore(g.ctx, lifecycle.RestoreRequest{
 		Mark: g.mark,
@@ -159,6 +165,9 @@ func restart(ctx context.Context, c *lifecycle.Container, io *lifecycle.Pipes) (
 }
 
 func (g *restartGuard) Close() error {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
 	g.cancel()
 	g.work.Wait()
 	return nil

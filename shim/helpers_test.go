@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,8 +19,9 @@ import (
 	"github.com/crsc-io/crsc/shim/internal/shimtest"
 )
 
-// runInTerminal runs ctr in a terminal of 80 by 24 and types the input.
-func runInTerminal(t *testing.T, d *shimtest.Daemon, input string, args ...string) (output, _ string, code int) {
+// runInTerminal runs ctr in a terminal of 80 by 24 and types the lines: the first
+// at the prompt, the others when there is some output.
+func runInTerminal(t *testing.T, d *shimtest.Daemon, lines []string, shows string, args ...string) (output string, code int) {
 	t.Helper()
 	pty, slavePath, err := console.NewPty()
 	require.NoError(t, err)
@@ -27,7 +29,7 @@ func runInTerminal(t *testing.T, d *shimtest.Daemon, input string, args ...strin
 	require.NoError(t, pty.Resize(console.WinSize{Width: 80, Height: 24}))
 	slave, err := os.OpenFile(slavePath, os.O_RDWR, 0)
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	cmd := d.Command(ctx, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
@@ -47,10 +49,13 @@ func runInTerminal(t *testing.T, d *shimtest.Daemon, input string, args ...strin
 		}
 	}()
 	// The shell's prompt: the terminal is connected and has its size.
-	shimtest.Eventually(t, 20*time.Second, "prompt", func() bool { return len(out.String()) > 0 })
+	shimtest.Eventually(t, "prompt", func() bool { return len(out.String()) > 0 })
 	time.Sleep(200 * time.Millisecond)
-	_, err = pty.Write([]byte(input))
-	require.NoError(t, err)
+	for _, line := range lines {
+		_, err = pty.Write([]byte(line))
+		require.NoError(t, err)
+		shimtest.Eventually(t, shows, func() bool { return strings.Contains(out.String(), shows) })
+	}
 	err = cmd.Wait()
 	require.NoError(t, ctx.Err(), out.String())
 	var exit *exec.ExitError
@@ -58,7 +63,7 @@ func runInTerminal(t *testing.T, d *shimtest.Daemon, input string, args ...strin
 		t.Fatal(err)
 	}
 	<-copied
-	return out.String(), "", cmd.ProcessState.ExitCode()
+	return out.String(), cmd.ProcessState.ExitCode()
 }
 
 // logDir is where the logging binary of the test writes.

@@ -119,7 +119,7 @@ func (p *parity) exec(task client.Task, terminal bool, io cio.Creator, args ...s
 func testResize(t *testing.T, p *parity) {
 	check := func(x client.Process, out *shimtest.Buffer) {
 		require.NoError(t, x.Resize(p.ctx, 123, 45))
-		shimtest.Eventually(t, 20*time.Second, "the new size", func() bool { return strings.Contains(out.String(), "45 123") })
+		shimtest.Eventually(t, "the new size", func() bool { return strings.Contains(out.String(), "45 123") })
 	}
 	loop := []string{"sh", "-c", "while :; do stty size; sleep 0.05; done"}
 	var first, second shimtest.Buffer

@@ -30,8 +30,8 @@ const (
 	nextPid = 4_194_002
 )
 
-// fakeRunc writes PID files, and takes its time for what is named in the file
-// "slow" beside it. Everything else succeeds at once.
+// fakeRunc writes PID files, and is busy with what is named in the file "slow"
+// beside it until that is gone. Everything else succeeds at once.
 const fakeRunc = `#!/bin/sh
 dir=%q
 pid=%d
@@ -46,7 +46,7 @@ done
 [ -n "$pidfile" ] && printf %%d $pid >"$pidfile"
 echo "$cmd" >>"$dir/calls"
 : >"$dir/in-$cmd"
-grep -q "^$cmd$" "$dir/slow" 2>/dev/null && sleep 0.3
+while grep -q "^$cmd$" "$dir/slow" 2>/dev/null; do sleep 0.01; done
 exit 0
 `
 
@@ -154,18 +154,19 @@ func (b *bench) exit(pid, status int) {
 // during runs fn while the fake runc is busy with the command.
 func (b *bench) during(cmd string, fn func()) {
 	b.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(filepath.Join(b.dir, "in-"+cmd)); err == nil {
 			break
 		}
 		require.True(b.t, time.Now().Before(deadline), cmd)
 	}
 	fn()
+	_ = os.Remove(filepath.Join(b.dir, "slow"))
 }
 
 func (b *bench) awaitEvents(want ...string) {
 	b.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !slices.Equal(b.events.events(), want); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !slices.Equal(b.events.events(), want); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			require.Equal(b.t, want, b.events.events())
 		}

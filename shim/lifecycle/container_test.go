@@ -87,11 +87,9 @@ func TestStateDuringOperation(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- b.Pause(context.Background()) }()
 	b.during("pause", func() {
-		begin := time.Now()
 		st, err := b.State("")
 		require.NoError(t, err)
-		require.True(t, st.Pausing)
-		require.Less(t, time.Since(begin), 100*time.Millisecond)
+		require.True(t, st.Pausing, "the operation waits for this to end")
 	})
 	require.NoError(t, <-done)
 	st, err := b.State("")

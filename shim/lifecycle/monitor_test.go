@@ -27,7 +27,7 @@ func TestMonitorOutlivesThreads(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		return unix.Tgkill(unix.Getpid(), thread, 0) == unix.ESRCH
-	}, 10*time.Second, time.Millisecond, "the end of the thread")
+	}, time.Minute, time.Millisecond, "the end of the thread")
 	require.NoError(t, stdin.Close())
 	var ws syscall.WaitStatus
 	_, err = syscall.Wait4(cmd.Process.Pid, &ws, 0, nil)

@@ -54,7 +54,7 @@ func startChild(t *testing.T) (pid int, reap func()) {
 
 func awaitState(t *testing.T, p *processes, pid int, state byte) {
 	t.Helper()
-	require.Eventually(t, func() bool { return p.read(pid).state == state }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.read(pid).state == state }, time.Minute, time.Millisecond)
 }
 
 // TestWrapperDeath: a child of this process, which is awake as a shell is that
@@ -75,7 +75,7 @@ func TestWrapperDeath(t *testing.T) {
 	if p.read(self).state == 'R' {
 		require.Equal(t, netproxy.ChildDying, p.dying())
 	}
-	require.Eventually(t, func() bool { return p.dying() == netproxy.Alive }, 5*time.Second, 10*time.Millisecond,
+	require.Eventually(t, func() bool { return p.dying() == netproxy.Alive }, time.Minute, 10*time.Millisecond,
 		"a parent that lives on is believed at last")
 	require.Empty(t, p.dead)
 }
@@ -101,14 +101,14 @@ func TestBusyParent(t *testing.T) {
 	d.seen = d.seen.Add(time.Hour) // so that time alone does not end it
 	p.dead[child] = d
 	p.mu.Unlock()
-	require.Eventually(t, func() bool { return p.dying() == netproxy.Alive }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.dying() == netproxy.Alive }, time.Minute, time.Millisecond)
 }
 
 // TestIdle: a process that computes is at work, one that waits is not.
 func TestIdle(t *testing.T) {
 	sleeper, _ := startChild(t)
 	p := listed(t, sleeper, sleeper)
-	require.Eventually(t, p.idle, 5*time.Second, time.Millisecond)
+	require.Eventually(t, p.idle, time.Minute, time.Millisecond)
 	busy := exec.Command("sh", "-c", "while :; do :; done")
 	require.NoError(t, busy.Start())
 	t.Cleanup(func() { _ = busy.Process.Kill(); _ = busy.Wait() })

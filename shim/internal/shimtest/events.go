@@ -52,7 +52,7 @@ func (d *Daemon) Events() *Events {
 	d.t.Cleanup(e.stop)
 	// ctr says nothing when it has subscribed: an event of our own tells.
 	probe := 0
-	Eventually(d.t, 20*time.Second, "subscribed to events", func() bool {
+	Eventually(d.t, "subscribed to events", func() bool {
 		probe++
 		_, _ = d.TryCtr("image", "label", Image, fmt.Sprintf("probe=%d", probe))
 		e.mu.Lock()
@@ -94,12 +94,12 @@ func (e *Events) Of(id string) []Event {
 
 // settleTime is how long after an event others may come that belong before it:
 // the daemon publishes its own and the shims' concurrently.
-const settleTime = 300 * time.Millisecond
+const settleTime = time.Second
 
-// Await waits some seconds for an event of the topic, and for those that come
+// Await waits for an event of the topic, and for those that come
 // with it, and returns all of the container. The caller checks what it needs.
 func (e *Events) Await(id, topic string) []Event {
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if slices.ContainsFunc(e.Of(id), func(ev Event) bool { return ev.Topic == topic }) {
 			break
 		}

@@ -51,7 +51,7 @@ func (d *Daemon) deleteContainers() {
 		_, _ = d.TryCtr("container", "delete", id)
 	}
 	// A shim ends shortly after its last task.
-	for deadline := time.Now().Add(5 * time.Second); len(d.shims()) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); len(d.shims()) > 0 && time.Now().Before(deadline); {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
