@@ -115,7 +115,7 @@ func TestGivenUp(t *testing.T) {
 			require.NoError(t, server.Close())
 			require.Error(t, <-failed)
 		}
-		require.Eventually(t, s.given.Load, 5*time.Second, time.Millisecond, who)
+		require.Eventually(t, s.given.Load, time.Minute, time.Millisecond, who)
 	}
 }
 

@@ -26,7 +26,7 @@ func await(t *testing.T, j *Journal, landed chan struct{}) (bool, error) {
 	t.Helper()
 	select {
 	case <-landed:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the commit did not end")
 	}
 	return behind(j, landed)

@@ -180,7 +180,7 @@ func TestTheNodeIsLabelledAndTheLabelTakenOff(t *testing.T) {
 		server.mu.Lock()
 		defer server.mu.Unlock()
 		return server.labels[Label] == "true"
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
 	require.NoError(t, c.label(context.Background(), "n1", Label, nil))

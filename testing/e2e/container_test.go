@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds the wait for what takes well under a second when all is well.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // annotations of a container that is protected.
 type annotations map[string]string
@@ -145,6 +145,9 @@ func (c *container) await(what string, cond func(*status.Status) bool) *status.S
 			return s
 		}
 		if time.Now().After(deadline) {
+			if ok {
+				c.dumpGoroutines(s.ShimPid)
+			}
 			require.FailNow(c.t, "waited for "+what, "status is %+v", s)
 		}
 	}
@@ -154,6 +157,17 @@ func (c *container) await(what string, cond func(*status.Status) bool) *status.S
 func (c *container) awaitCheckpoint() *status.Status {
 	c.t.Helper()
 	now := time.Now()
+	return c.await("a checkpoint", func(s *status.Status) bool {
+		return s.Checkpoints.Last != nil && s.Checkpoints.Last.Time.After(now)
+	})
+}
+
+// checkpointAfter does something that is a reason for a checkpoint, and waits for
+// one that begins then.
+func (c *container) checkpointAfter(reason func()) *status.Status {
+	c.t.Helper()
+	now := time.Now()
+	reason()
 	return c.await("a checkpoint", func(s *status.Status) bool {
 		return s.Checkpoints.Last != nil && s.Checkpoints.Last.Time.After(now)
 	})
@@ -220,6 +234,28 @@ func (c *container) log() string {
 	data, err := os.ReadFile(c.e.ContainerLog(c.id))
 	require.NoError(c.t, err)
 	return string(data)
+}
+
+// dumpGoroutines logs what a shim is doing that does not do what it should.
+func (c *container) dumpGoroutines(shim int) {
+	c.t.Helper()
+	const begin, end = "BEGIN goroutine stack dump", "END goroutine stack dump"
+	read := func() string {
+		data, _ := os.ReadFile(filepath.Join(c.e.Dir, "containerd.log"))
+		return string(data)
+	}
+	before := strings.Count(read(), end)
+	if err := syscall.Kill(shim, syscall.SIGUSR1); err != nil {
+		c.t.Logf("shim %d: %v", shim, err)
+		return
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if log := read(); strings.Count(log, end) > before {
+			c.t.Logf("shim %d: %.20000s", shim, log[strings.LastIndex(log, begin):])
+			return
+		}
+	}
+	c.t.Logf("shim %d does not tell what it is doing", shim)
 }
 
 // tellFailure shows what a person would look at first.

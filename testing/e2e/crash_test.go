@@ -254,8 +254,7 @@ func TestDivergence(t *testing.T) {
 			other, victim := c.dial(), c.dial()
 			if name == "checkpoint" {
 				// What an exec does cannot be replayed: a checkpoint follows.
-				c.ctr("task", "exec", "--exec-id", "x", c.id, "true")
-				c.awaitCheckpoint()
+				c.checkpointAfter(func() { c.ctr("task", "exec", "--exec-id", "x", c.id, "true") })
 			}
 			require.Equal(t, "1", other.do("INCR", "n"))
 			require.Contains(t, victim.do("INFO", "server"), "server_time_usec:")

@@ -28,9 +28,15 @@ func TestDumpFails(t *testing.T) {
 		require.True(t, s.Protected, "the journal still reaches back to the last checkpoint")
 		require.Equal(t, "running", s.Phase)
 		last := s.Checkpoints.Last.Sequence
-		criu.clear(faultFail)
-		// The next attempt comes a second after the failed one.
-		r := c.crash()
+		// The next attempt, which comes a second after the failed one, must not be
+		// good before the crash.
+		r := c.crashBy(func() {
+			criu.set(faultHold)
+			criu.clear(faultFail)
+			c.signalInit(syscall.SIGKILL)
+			c.await("a recovery under way", func(s *status.Status) bool { return s.Phase == "recovering" })
+			criu.clear(faultHold)
+		})
 		require.Equal(t, last, r.Checkpoint)
 		require.Zero(t, r.Differing)
 	}

@@ -18,13 +18,12 @@ import (
 	"github.com/crsc-io/crsc/testing/load"
 )
 
-// awaitCause waits for a checkpoint that begins from now on, with a cause.
-func (c *container) awaitCause(cause string) *status.Status {
+// awaitCause waits for a checkpoint with a cause that begins after a time.
+func (c *container) awaitCause(cause string, since time.Time) *status.Status {
 	c.t.Helper()
-	now := time.Now()
 	return c.await("a checkpoint because of "+cause, func(s *status.Status) bool {
 		last := s.Checkpoints.Last
-		return last != nil && last.Time.After(now) && strings.HasPrefix(last.Cause, cause)
+		return last != nil && last.Time.After(since) && strings.HasPrefix(last.Cause, cause)
 	})
 }
 
@@ -65,22 +64,40 @@ func TestCheckpointBeforeStopIsBounded(t *testing.T) {
 	require.Equal(t, 143, c.awaitExit(promptly))
 	require.Zero(t, c.status().Checkpoints.Count)
 
+	tries := 0
+	for ; !killsAtOnce(t, killed); tries++ { // a busy machine is slow, but not each time
+		require.Less(t, tries, 4, "SIGKILL waits for the dump")
+		killed = runAppBeside(t, criu)
+	}
+}
+
+// runAppBeside runs another application while CRIU is not slow.
+func runAppBeside(t *testing.T, criu *faultyCRIU) *container {
+	criu.clear(faultSlow)
+	defer criu.set(faultSlow)
+	return runApp(t, noTriggers("checkpoint-on-stop", "true"))
+}
+
+// killsAtOnce reports whether SIGKILL takes less than the dump for a SIGTERM before
+// it would be waited for.
+func killsAtOnce(t *testing.T, killed *container) bool {
 	asked := make(chan struct{})
 	go func() {
 		defer close(asked)
 		_, _ = killed.e.Ctr(t.Context(), "task", "kill", "-s", "SIGTERM", killed.id)
 	}()
 	time.Sleep(500 * time.Millisecond)
-	begun = time.Now()
+	begun := time.Now()
 	// SIGKILL sets the waiting SIGTERM free, which may end the container first:
 	// then there is nothing left to kill.
 	out, err := killed.e.Ctr(t.Context(), "task", "kill", "-s", "SIGKILL", killed.id)
 	if err != nil {
 		require.ErrorContains(t, err, "process already finished", out)
 	}
-	require.Less(t, time.Since(begun), 1200*time.Millisecond)
+	took := time.Since(begun)
 	require.Contains(t, []int{137, 143}, killed.awaitExit(promptly))
 	<-asked
+	return took < 1200*time.Millisecond
 }
 
 // TestCron: once a minute is as often as it gets.
@@ -92,7 +109,7 @@ func TestCron(t *testing.T) {
 	c := redis(t, noTriggers("checkpoint-cron", "* * * * *"))
 	k := c.dial()
 	require.Equal(t, "1", k.do("INCR", "n"))
-	for deadline := time.Now().Add(75 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		s := c.status()
 		if last := s.Checkpoints.Last; last != nil {
 			require.Equal(t, "cron", last.Cause)
@@ -185,20 +202,23 @@ func TestUnreplayableInputs(t *testing.T) {
 	require.Nil(t, s.UnreplayableSince)
 	require.Equal(t, "running", s.Phase)
 
+	now = time.Now()
 	k := c.dial()
-	s = c.awaitCause("long-lived connection")
+	s = c.awaitCause("long-lived connection", now)
 	require.Equal(t, 1, s.Checkpoints.Last.Connections)
 
-	ended := make(chan error, 1)
-	go func() {
-		_, err := c.e.Ctr(t.Context(), "task", "exec", "--exec-id", "x", c.id, "sh", "-c", "redis-cli incr n && sleep 3")
-		ended <- err
-	}()
-	c.awaitCause("exec")
+	now = time.Now()
+	session := c.e.Command(t.Context(), "ctr", "task", "exec", "--exec-id", "x", c.id, "sh", "-c", "redis-cli incr n </dev/null && cat")
+	typed, err := session.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, session.Start())
+	c.awaitCause("exec", now)
 	s = c.await("the open session", func(s *status.Status) bool { return s.Unreplayable == "an exec session is open" })
 	require.Equal(t, s.Checkpoints.Last.Time.Unix(), s.UnreplayableSince.Unix())
-	c.awaitCause("exec ended")
-	require.NoError(t, <-ended)
+	now = time.Now()
+	require.NoError(t, typed.Close())
+	c.awaitCause("exec ended", now)
+	require.NoError(t, session.Wait())
 	c.await("the end of the session", func(s *status.Status) bool { return s.UnreplayableSince == nil })
 	c.crash()
 	require.Equal(t, "2", k.do("INCR", "n"), "what the exec did is not lost")
@@ -227,9 +247,10 @@ func TestStandardInput(t *testing.T) {
 	require.Zero(t, c.status().Checkpoints.Count)
 	for i := range 2 {
 		line := fmt.Sprintf("line %d\n", i)
+		now := time.Now()
 		_, err := io.WriteString(w, line)
 		require.NoError(t, err)
-		c.awaitCause("standard input")
+		c.awaitCause("standard input", now)
 		require.Eventually(t, func() bool { return strings.HasSuffix(out.String(), line) }, patience, 10*time.Millisecond)
 	}
 	require.NotZero(t, c.crash().Checkpoint)

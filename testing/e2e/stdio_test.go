@@ -68,7 +68,7 @@ func (c *container) addAndCrash(k *client, checkpoints bool, crashes int) (last 
 
 func requireOutput(t *testing.T, want string, read func() string) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); read() != want; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); read() != want; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			require.Equal(t, want, read())
 		}

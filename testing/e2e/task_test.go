@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	tasktypes "github.com/containerd/containerd/api/types/task"
@@ -26,7 +25,7 @@ func (c *container) task() taskState {
 	conn, err := grpc.NewClient("unix://"+c.e.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(c.t, err)
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), c.e.Namespace), 10*time.Second)
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), c.e.Namespace), patience)
 	defer cancel()
 	r, err := tasks.NewTasksClient(conn).Get(ctx, &tasks.GetRequest{ContainerID: c.id})
 	require.NoError(c.t, err)

@@ -232,7 +232,7 @@ func TestShimKilled(t *testing.T) {
 // requireNoTraces waits for the daemon, which cleans up in the background.
 func (c *container) requireNoTraces() {
 	c.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		left := c.traces()
 		if len(left) == 0 {
 			return

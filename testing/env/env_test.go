@@ -117,7 +117,7 @@ func TestDownLeavesNothing(t *testing.T) {
 			assert.False(t, process{Pid: pid}.running(), "the container's init outlived the environment")
 			select {
 			case <-strayEnded:
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 				stray.Process.Kill()
 				t.Error("a process in the clients' namespace outlived the environment")
 			}
@@ -142,12 +142,12 @@ func TestUpIsIdempotentAndHeals(t *testing.T) {
 	assert.Equal(t, first, e.daemonProcess(), "a second Up must find the daemon of the first")
 
 	require.NoError(t, first.signal(syscall.SIGKILL))
-	require.True(t, first.await(5*time.Second))
+	require.True(t, first.await(time.Minute))
 	require.NoError(t, e.Up(ctx))
 	assert.True(t, e.Ready(ctx))
 
 	// A pid file whose pid belongs to somebody else by now is not believed.
-	require.NoError(t, e.stopDaemon(5*time.Second))
+	require.NoError(t, e.stopDaemon(time.Minute))
 	require.NoError(t, os.WriteFile(e.pidFile(), fmt.Appendf(nil, `{"Pid":%d,"Start":1}`, os.Getpid()), 0o600))
 	require.NoError(t, e.Up(ctx))
 	assert.True(t, e.Ready(ctx))
@@ -214,7 +214,7 @@ func assertReaches(t *testing.T, from, to, addr string) {
 		got <- string(data)
 	}()
 	require.NoError(t, InNetns(from, func() error {
-		c, err := net.DialTimeout("tcp", l.Addr().String(), 2*time.Second)
+		c, err := net.DialTimeout("tcp", l.Addr().String(), time.Minute)
 		if err != nil {
 			return err
 		}

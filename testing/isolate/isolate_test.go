@@ -82,7 +82,7 @@ func TestSignalEndsAllInside(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	cmd := isolated("setsid sh -c 'while sleep 0.02; do echo x >>" + file + "; done' & wait")
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { return size(t, file) > 0 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return size(t, file) > 0 }, time.Minute, 5*time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	var exit *exec.ExitError
 	require.ErrorAs(t, cmd.Wait(), &exit)

@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds the wait for what takes a second or two when all is well.
-const patience = 40 * time.Second
+const patience = time.Minute
 
 func (h *machine) command(ctx context.Context, args ...string) *exec.Cmd {
 	all := append([]string{"--address", h.daemon.Address, "--cni-path", h.env.ToolsDir,
@@ -31,7 +31,7 @@ func (h *machine) command(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 func (h *machine) try(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := h.command(ctx, args...)
 	var stderr strings.Builder

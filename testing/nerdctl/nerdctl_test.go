@@ -72,7 +72,7 @@ func TestPublishedPort(t *testing.T) {
 // TestLogsFollow: who follows the log across crashes sees each line once.
 func TestLogsFollow(t *testing.T) {
 	c := run(t, "logs", protect(), "busybox", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done")
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	follow := host.command(ctx, "logs", "-f", c.name)
 	pipe, err := follow.StdoutPipe()
@@ -92,7 +92,7 @@ func TestLogsFollow(t *testing.T) {
 		require.Equal(t, fmt.Sprintf("line %d", lines), s.Text())
 	}
 	require.NoError(t, follow.Wait())
-	assert.Greater(t, lines, 50)
+	assert.Greater(t, lines, 10)
 	all := strings.Split(host.nerdctl(t, "logs", c.name), "\n")
 	assert.Len(t, all, lines)
 }

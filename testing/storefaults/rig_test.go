@@ -20,7 +20,7 @@ import (
 
 const (
 	instance = "storefaults"
-	patience = 30 * time.Second
+	patience = time.Minute
 )
 
 // rig is one container in an environment that may be broken.

@@ -82,7 +82,7 @@ func Pair(t testing.TB) (app, client int) {
 func awaitLocal(t testing.TB, ns int, addr netip.Addr) {
 	t.Helper()
 	In(t, ns, func() error {
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 			r, err := netlink.RouteGet(addr.AsSlice())
 			if err == nil && len(r) > 0 && r[0].Type == unix.RTN_LOCAL {
 				return nil
