@@ -68,6 +68,10 @@ func (e *Env) upLocked(ctx context.Context) error {
 }
 
 func (e *Env) make(ctx context.Context) error {
+	// The users of a user namespace pass through to a container's root file system.
+	if err := os.MkdirAll(e.Dir, 0o711); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(e.StateDir, 0o700); err != nil {
 		return err
 	}
