@@ -20,7 +20,7 @@ import (
 type Armed struct {
 	restore
 	child  *swrk
-	dir    *os.File
+	dir    *os.File // the images, without links
 	cancel context.CancelCauseFunc
 
 	ready chan struct{} // closed when CRIU waits for the word
@@ -61,25 +61,24 @@ func (a *Armed) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if a.dir, err = os.Open(a.Images); err != nil {
+	if err := a.openDir(); err != nil {
 		return err
 	}
 	if a.inside, err = newInside(a.Pins, a.Kerndat, a.dir); err == nil && a.inside != nil {
 		err = a.inside.giveFiles(a.Stdio)
 	}
 	if err == nil {
-		a.child, err = spawn{path: a.Path, namespaces: namespaces, inside: a.inside, stdio: a.Stdio, start: a.Start}.run()
+		a.child, err = spawn{path: a.Path, namespaces: namespaces, inside: a.inside, stdio: a.Stdio, start: a.Start, keyring: true}.run()
 	}
 	if err != nil {
-		a.dir.Close()
-		return err
+		return errors.Join(err, a.closeDir())
 	}
 	var running context.Context
 	running, a.cancel = context.WithCancelCause(context.Background())
 	go func() {
 		defer close(a.done)
-		defer a.dir.Close()
 		_, a.err = a.child.call(running, a.request(a.dir), a.answer)
+		_ = a.closeDir() // what stays goes with the images
 	}()
 	select {
 	case <-a.ready:
@@ -90,6 +89,24 @@ func (a *Armed) start(ctx context.Context) (err error) {
 	case <-ctx.Done():
 		return errors.Join(fmt.Errorf("%w: %w", ErrCanceled, context.Cause(ctx)), a.Close())
 	}
+}
+
+func (a *Armed) openDir() error {
+	path, err := makeLinkless(a.Images, a.Moved)
+	if err == nil {
+		a.dir, err = os.Open(path)
+	}
+	return err
+}
+
+// closeDir leaves the images as they were, and CRIU's log among them.
+func (a *Armed) closeDir() error {
+	a.dir.Close()
+	err := os.Rename(filepath.Join(a.dir.Name(), restoreLog), filepath.Join(a.Images, restoreLog))
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil // CRIU has not begun
+	}
+	return errors.Join(err, os.RemoveAll(a.dir.Name()))
 }
 
 // answer is notify, with the wait at the point where CRIU has read everything

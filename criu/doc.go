@@ -41,6 +41,8 @@
 //     ErrTorn).
 //   - A failed Restore leaves no process and no mount, and can be repeated.
 //   - Restored processes run in the namespaces they were dumped in, or not at all.
+//   - A restore follows no link on any of the container's mounts but procfs: what
+//     was left on a volume leads the host's root nowhere else.
 //   - No length or number in an image is believed: malformed images give
 //     ErrCorrupt.
 //   - Threads that have entered a namespace are thrown away, and are never the

@@ -11,12 +11,14 @@ import (
 
 // mountLine is what matters of one line of /proc/PID/mountinfo (proc(5)).
 type mountLine struct {
+	id     string // in the kernel
+	parent string // id of the mount that it is on
 	root   string // within its file system
 	target string // as the process sees it
 	fstype string
 	device string // major:minor
 	ro     bool   // the mount, not the file system
-	flags  uint32 // of the mount: MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC
+	flags  uint32 // of the mount: MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOSYMFOLLOW
 	shared bool   // with other mount namespaces
 	slave  bool   // of mounts in other mount namespaces
 }
@@ -47,8 +49,8 @@ func parseMount(line string) (mountLine, bool) {
 	if !ok || len(l) < 6 || len(r) < 1 {
 		return mountLine{}, false
 	}
-	m := mountLine{device: l[2], root: unescape(l[3]), target: unescape(l[4]), fstype: r[0]}
-	known := map[string]uint32{"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC}
+	m := mountLine{id: l[0], parent: l[1], device: l[2], root: unescape(l[3]), target: unescape(l[4]), fstype: r[0]}
+	known := map[string]uint32{"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC, "nosymfollow": unix.MS_NOSYMFOLLOW}
 	for opt := range strings.SplitSeq(l[5], ",") {
 		m.flags |= known[opt]
 	}

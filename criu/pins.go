@@ -49,6 +49,7 @@ type PinnedMount struct {
 	Container string `json:"container"` // where the container sees it
 	Kind      Kind   `json:"kind"`
 	ReadOnly  bool   `json:"readOnly"`
+	NoLinks   bool   `json:"noLinks,omitempty"` // nosymfollow
 }
 
 // Kind says whose the contents of a PinnedMount are.
@@ -317,7 +318,7 @@ func (p *Pins) pinMounts(pid int, spec *specs.Spec) error {
 			masks[m.device] = true
 		}
 		host := filepath.Join(p.Dir, "mnt-"+strconv.Itoa(len(p.Mounts)))
-		p.Mounts = append(p.Mounts, PinnedMount{Host: host, Container: m.target, Kind: kind, ReadOnly: m.ro})
+		p.Mounts = append(p.Mounts, PinnedMount{Host: host, Container: m.target, Kind: kind, ReadOnly: m.ro, NoLinks: m.flags&unix.MS_NOSYMFOLLOW != 0})
 		targets = append(targets, m.target)
 	}
 	trees, err := cloneMounts(pid, targets, alone)

@@ -299,6 +299,9 @@ func (r *restore) complete() error {
 	if err := r.checkProcesses(); err != nil {
 		return err
 	}
+	if err := r.Pins.allowLinks(r.pid); err != nil {
+		return err
+	}
 	if err := r.repin(); err != nil {
 		return err
 	}

@@ -58,6 +58,7 @@ type spawn struct {
 	inside     *inside     // the user namespace it runs in, unless nil
 	stdio      [3]*os.File // what the restored processes inherit; nil is /dev/null
 	start      StartFunc
+	keyring    bool // it gets a session keyring of its own
 }
 
 // swrk is one `criu swrk` child: CRIU serving a single request over a socket.
@@ -143,6 +144,9 @@ func (s spawn) run() (*swrk, error) {
 		if err := s.owner.become(); err != nil {
 			return err
 		}
+		if err := s.leaveKeyring(); err != nil {
+			return err
+		}
 		var err error
 		wait, err = s.start(cmd)
 		return err
@@ -154,6 +158,20 @@ func (s spawn) run() (*swrk, error) {
 	w.proc = cmd.Process
 	go w.await(wait)
 	return w, nil
+}
+
+// leaveKeyring gives the calling thread, if it is asked for, an empty session
+// keyring, as runc does for a container: CRIU restores none, and ours may have
+// the keys of whoever started containerd.
+func (s spawn) leaveKeyring() error {
+	if !s.keyring {
+		return nil
+	}
+	_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
+	if errors.Is(err, unix.ENOSYS) {
+		return nil // a kernel without keys
+	}
+	return os.NewSyscallError("keyctl", err)
 }
 
 // lastWords is how long after CRIU's end its answer may still be read.
