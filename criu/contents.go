@@ -1,14 +1,17 @@
 package criu
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fsnotify"
 	sk_inet "github.com/checkpoint-restore/go-criu/v7/crit/images/sk-inet"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -35,9 +38,13 @@ type Contents struct {
 	Bound []netip.AddrPort
 	// Connected are the containers' own ends of TCP connections.
 	Connected []netip.AddrPort
+	// Opened are the files that are opened by path, sorted; see Pins.MayOpen.
+	Opened []Opened
 	// Needs are capabilities without which a program can't have opened what
 	// CRIU would open for it, with what that is.
 	Needs map[string]string
+
+	procs []string // where procfs is mounted
 }
 
 // ReadContents looks into the images of a checkpoint that was made by Dump, or
@@ -61,13 +68,20 @@ func readContents(images fs.FS, masked []string) (*Contents, error) {
 	}
 	c.Namespaces = slices.Sorted(slices.Values(m.Namespaces))
 	mounts := func(dir fs.FS) error { return c.readMounts(dir, masked) }
-	for _, step := range []func(fs.FS) error{checkShape, c.readTasks, mounts, c.readNeeds, c.readSockets} {
+	for _, step := range []func(fs.FS) error{checkShape, c.readTasks, mounts, c.readNeeds, c.readSpecial, c.readOpened, c.readSockets} {
 		if err := step(images); err != nil {
 			return nil, err
 		}
 	}
 	return c, nil
 }
+
+// maxPriority is the highest SO_PRIORITY that takes no capability, socket(7).
+const maxPriority = 6
+
+// openNetlink are the protocols whose groups anybody may join: those of the
+// kernel with NL_CFG_F_NONROOT_RECV.
+var openNetlink = []uint32{unix.NETLINK_ROUTE, unix.NETLINK_KOBJECT_UEVENT, unix.NETLINK_GENERIC, unix.NETLINK_SELINUX, unix.NETLINK_SOCK_DIAG}
 
 // readNeeds looks for files that only some programs can open.
 func (c *Contents) readNeeds(images fs.FS) error {
@@ -85,8 +99,16 @@ func (c *Contents) readNeeds(images fs.FS) error {
 			if e.GetIsk().GetType() == unix.SOCK_RAW {
 				c.Needs["CAP_NET_RAW"] = "a raw socket"
 			}
-			if e.GetIsk().GetOpts().GetSoMark() != 0 {
-				c.Needs["CAP_NET_ADMIN"] = "a socket with a mark"
+			if o := e.GetIsk().GetOpts(); o.GetSoMark() != 0 || o.GetSoPriority() > maxPriority {
+				c.Needs["CAP_NET_ADMIN"] = "a socket with a mark or a high priority"
+			}
+		case fdinfo.FdTypes_NETLINKSK:
+			if len(e.GetNlsk().GetGroups()) > 0 && !slices.Contains(openNetlink, e.GetNlsk().GetProtocol()) {
+				c.Needs["CAP_NET_ADMIN"] = "a netlink socket in a group"
+			}
+		case fdinfo.FdTypes_INOTIFY:
+			if slices.ContainsFunc(e.GetIfy().GetWd(), func(wd *fsnotify.InotifyWdEntry) bool { return wd.GetFHandle().GetPath() == "" }) {
+				c.Needs["CAP_DAC_READ_SEARCH"] = "an inotify watch by file handle"
 			}
 		}
 		return nil
@@ -132,4 +154,28 @@ func (p *Pins) Addresses() (out []netip.Addr, err error) {
 		return nil
 	})
 	return out, err
+}
+
+// FirstPort returns the lowest port that takes no CAP_NET_BIND_SERVICE in the
+// container's network namespace.
+func (p *Pins) FirstPort() (port uint16, err error) {
+	err = onThread(func() error {
+		if path := p.NetNS(); path != "" {
+			if err := enter([]string{path}); err != nil {
+				return err
+			}
+		}
+		const file = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		n, err := strconv.ParseUint(string(bytes.TrimSpace(b)), 10, 32)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		port = uint16(min(n, 0xffff))
+		return nil
+	})
+	return port, err
 }

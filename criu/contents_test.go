@@ -58,7 +58,7 @@ func TestContents(t *testing.T) {
 			if err != nil || !slices.Equal(mounts, c.Mounts) {
 				t.Errorf("mounts\n%q, the kernel says\n%q %v", c.Mounts, mounts, err)
 			}
-			for _, want := range []string{"/ (root)", "/dev/shm (from outside, nosuid, nodev, noexec)", "/proc/sys (proc /sys, ro, nosuid, nodev, noexec)", "/proc/keys (masked, nosuid)"} {
+			for _, want := range []string{"/ (root)", "/dev/shm (from outside, nosuid, nodev, noexec) on /dev", "/proc/sys (proc /sys, ro, nosuid, nodev, noexec) on /proc", "/proc/keys (masked, nosuid) on /proc"} {
 				if !slices.Contains(mounts, want) {
 					t.Errorf("mounts %q, without %q", mounts, want)
 				}

@@ -14,6 +14,7 @@ import (
 // mountFact is what of a mount CRIU makes has to be as it is in the container.
 type mountFact struct {
 	target, fstype, root string
+	parent               string // target of the mount that it is on
 	flags                string
 	outside, odd         bool
 }
@@ -34,7 +35,11 @@ func (f mountFact) describe(masked []string) string {
 	case f.outside:
 		what = "from outside"
 	}
-	return fmt.Sprintf("%s (%s%s)", f.target, what, f.flags)
+	on := ""
+	if f.target != "/" {
+		on = " on " + f.parent
+	}
+	return fmt.Sprintf("%s (%s%s)%s", f.target, what, f.flags, on)
 }
 
 // fsTypes are the file systems of enum fstype in CRIU's mnt.proto.
@@ -48,14 +53,24 @@ func (c *Contents) readMounts(images fs.FS, masked []string) error {
 	if len(files) != 1 {
 		return fmt.Errorf("%w: %d mount namespaces", ErrCorrupt, len(files))
 	}
+	targets, parents := map[uint32]string{}, []uint32{}
+	var facts []mountFact
 	err = readEntries(images, files[0], magicMnts, func(m *mnt.MntEntry) error {
 		f := mountFact{target: cleanTarget(m.GetMountpoint()), fstype: fsTypes[m.GetFstype()], root: m.GetRoot(), outside: m.ExtKey != nil}
 		f.flags = mountFlags(func(flag uint32) bool { return m.GetFlags()&flag != 0 }, m.GetSharedId() != 0)
 		// Extras that CRIU does not write for what Dump pins.
 		f.odd = m.GetWithPlugin() || m.GetExtMount() || m.GetDeleted() || m.Fsname != nil || f.outside && m.GetExtKey() != f.target
-		c.Mounts = append(c.Mounts, f.describe(masked))
+		if f.fstype == "proc" {
+			c.procs = append(c.procs, f.target)
+		}
+		targets[m.GetMntId()] = f.target
+		facts, parents = append(facts, f), append(parents, m.GetParentMntId())
 		return nil
 	})
+	for i, f := range facts {
+		f.parent = targets[parents[i]]
+		c.Mounts = append(c.Mounts, f.describe(masked))
+	}
 	slices.Sort(c.Mounts)
 	return err
 }
@@ -82,9 +97,13 @@ func (p *Pins) MountTable(pid int, masked []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	targets := map[string]string{}
+	for _, m := range list {
+		targets[m.id] = cleanTarget(m.target)
+	}
 	var out []string
 	for _, m := range list {
-		f := mountFact{target: cleanTarget(m.target), fstype: m.fstype, root: m.root}
+		f := mountFact{target: cleanTarget(m.target), fstype: m.fstype, root: m.root, parent: targets[m.parent]}
 		f.outside = slices.ContainsFunc(p.Mounts, func(pinned PinnedMount) bool { return cleanTarget(pinned.Container) == f.target })
 		f.flags = mountFlags(func(flag uint32) bool { return m.flags&flag != 0 }, m.shared)
 		out = append(out, f.describe(masked))

@@ -21,6 +21,7 @@ type Rights struct {
 	// The sets of capabilities, by number.
 	Inheritable, Permitted, Effective, Bounding, Ambient uint64
 	NoNewPrivs                                           bool
+	SecureBits                                           uint32 // capabilities(7)
 	Profile                                              string // of the LSM
 }
 
@@ -64,7 +65,7 @@ func rightsOf(cr *creds.CredsEntry) (Rights, error) {
 	r := Rights{
 		UIDs:   [4]uint32{cr.GetUid(), cr.GetEuid(), cr.GetSuid(), cr.GetFsuid()},
 		GIDs:   [4]uint32{cr.GetGid(), cr.GetEgid(), cr.GetSgid(), cr.GetFsgid()},
-		Groups: slices.Clone(cr.GetGroups()), NoNewPrivs: later.noNewPrivs, Profile: cr.GetLsmProfile(),
+		Groups: slices.Clone(cr.GetGroups()), NoNewPrivs: later.noNewPrivs, Profile: cr.GetLsmProfile(), SecureBits: cr.GetSecbits(),
 	}
 	for _, set := range []struct {
 		to   *uint64

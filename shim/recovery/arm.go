@@ -60,6 +60,6 @@ func (g *guard) restoreOptions(cp *checkpoint, stdio *lifecycle.Pipes) criu.Rest
 	return criu.RestoreOptions{
 		Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Rootfs: g.c.Rootfs(),
 		Pins: g.pins, Images: cp.images(), Stdio: stdio.Files(), Start: startUnderReaper,
-		Kerndat: g.kerndatFile(),
+		Kerndat: g.kerndatFile(), Ceiling: cp.ceiling,
 	}
 }

@@ -31,8 +31,7 @@ type beginning struct {
 	contents  *criu.Contents
 	// addresses that the pod before had.
 	addresses []netip.Addr
-	profiled  bool          // its first seccomp filter is said to be runc's
-	ceiling   *criu.Ceiling // of the container that has been created
+	profiled  bool // its first seccomp filter is said to be runc's
 }
 
 // refuse makes an error fail the creation: who asks for an image does not want
@@ -171,55 +170,13 @@ func roomFor(dir string) (int64, error) {
 
 // checkBeginning compares the image with the container that has been created.
 func (g *guard) checkBeginning() error {
-	if err := g.suits(g.begin.cp, g.begin.contents); err != nil {
+	if err := g.admit(g.begin.cp, g.begin.contents, g.begin.profiled); err != nil {
 		return err
-	}
-	spec, err := g.c.Spec()
-	if err != nil {
-		return err
-	}
-	if g.begin.ceiling, err = ceiling(g.c.Pid(), spec.Process); err != nil {
-		return err
-	}
-	if spec.Linux.Seccomp != nil {
-		if err := g.confineBeginning(); err != nil {
-			return err
-		}
 	}
 	if g.begin.inherited {
 		return g.keepAddresses()
 	}
 	return g.checkAddresses(g.begin.contents)
-}
-
-// suits compares a checkpoint of another container with the one that has been
-// created, but for the addresses of its sockets.
-func (g *guard) suits(cp *checkpoint, contents *criu.Contents) error {
-	spec, err := g.c.Spec()
-	if err != nil {
-		return err
-	}
-	var pinned []specs.LinuxNamespaceType
-	for _, ns := range g.pins.Namespaces {
-		pinned = append(pinned, ns.Type)
-	}
-	slices.Sort(pinned)
-	if !slices.Equal(pinned, contents.Namespaces) {
-		return misfit("its processes want the namespaces %q from outside, and this container has %q", contents.Namespaces, pinned)
-	}
-	here, err := g.pins.MountTable(g.c.Pid(), maskedPaths(spec))
-	if err != nil {
-		return err
-	}
-	if a, b := difference(contents.Mounts, here); len(a)+len(b) > 0 {
-		return fmt.Errorf("%w: mounts: only in the image %q, only here %q", oci.ErrIncompatible, a, b)
-	}
-	for _, t := range g.files.trees {
-		if _, err := os.Lstat(filepath.Join(cp.dir, t.name)); err != nil {
-			return fmt.Errorf("%w: it has no copy of %s", oci.ErrIncompatible, t.dir)
-		}
-	}
-	return nil
 }
 
 // checkAddresses refuses sockets that could not be bound here.
@@ -259,7 +216,7 @@ func (g *guard) startFromImage(ctx context.Context, stdio *lifecycle.Pipes) (int
 		return 0, err
 	}
 	o := g.restoreOptions(b.cp, stdio)
-	o.Moved, o.Unconnected, o.Ceiling = true, !b.inherited, b.ceiling
+	o.Moved, o.Unconnected = true, !b.inherited
 	if b.inherited {
 		if err := g.adopt(ctx, b.cp); err != nil {
 			return 0, fmt.Errorf("%s: connections: %w", b.image, err)

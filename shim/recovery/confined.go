@@ -29,7 +29,7 @@ func confined(c *criu.Contents, spec *specs.Spec) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Needs)) {
-		if !limits.unlimited && !slices.Contains(limits.reach, name) {
+		if !limits.may(name) {
 			return misfit("its processes have %s, for which this container lacks %s", c.Needs[name], name)
 		}
 	}
@@ -89,6 +89,9 @@ func (l *limits) check(r *criu.Rights) error {
 			return misfit("its processes are in the group %d, and this container's in the groups %d", gid, l.groups)
 		}
 	}
+	if r.SecureBits != 0 && !l.mayChange("CAP_SETPCAP") {
+		return misfit("its processes have the secure bits %#x, and this container's can set none", r.SecureBits)
+	}
 	if l.process.NoNewPrivileges && !r.NoNewPrivs {
 		return misfit("its processes may gain privileges, and this container's may not")
 	}
@@ -133,7 +136,23 @@ func ceiling(pid int, p *specs.Process) (*criu.Ceiling, error) {
 		return nil, err
 	}
 	l := limitsOf(p)
-	c.Limits = !l.unlimited && !slices.Contains(l.reach, "CAP_SYS_RESOURCE")
-	c.Priority = !l.unlimited && !slices.Contains(l.reach, "CAP_SYS_NICE")
+	c.Limits = !l.may("CAP_SYS_RESOURCE")
+	c.Priority = !l.may("CAP_SYS_NICE")
 	return c, nil
+}
+
+// may says that some program of the container can have a capability.
+func (l *limits) may(capability string) bool {
+	return l.unlimited || slices.Contains(l.reach, capability)
+}
+
+// user is whom the container's programs open files as.
+func (l *limits) user() criu.User {
+	u := criu.User{UID: l.process.User.UID, GID: l.process.User.GID, Groups: l.groups}
+	for i, name := range cap.Known() {
+		if l.may(name) {
+			u.Capabilities |= 1 << i
+		}
+	}
+	return u
 }

@@ -43,6 +43,7 @@ func TestConfined(t *testing.T) {
 		"in the group 0":                          func(r *criu.Rights) { r.GIDs[1] = 0 },
 		"in the group 10":                         func(r *criu.Rights) { r.Groups = []uint32{9, 10} },
 		"gain":                                    func(r *criu.Rights) { r.NoNewPrivs = false },
+		"secure bits 0x1":                         func(r *criu.Rights) { r.SecureBits = 1 },
 		`profile "unconfined"`:                    func(r *criu.Rights) { r.Profile = "unconfined" },
 	} {
 		bad := good
@@ -63,6 +64,8 @@ func TestConfinedRoot(t *testing.T) {
 	root := criu.Rights{Bounding: chown | setuid, Permitted: chown | setuid, Effective: chown | setuid, Profile: "x"}
 	confine := func(r criu.Rights) error { return confined(&criu.Contents{Rights: []criu.Rights{r}}, spec) }
 	require.NoError(t, confine(root))
+	user := limitsOf(spec.Process).user()
+	require.Equal(t, uint64(chown|setuid), user.Capabilities)
 	other := root
 	other.UIDs, other.Permitted, other.Effective = all(999), 0, 0
 	require.NoError(t, confine(other), "it has set its user")

@@ -22,19 +22,22 @@ import (
 // which has to be stopped for it, for dead.
 const filtersCommand = "seccomp-filters"
 
-// confineBeginning gives the processes of the image the seccomp filters of the
-// container that has been created.
+// filter gives the processes of a checkpoint the seccomp filter of the container
+// that has been created. profiled: it takes the place of the one they had of runc.
 //
 // Errors: oci.ErrIncompatible if they had none.
-func (g *guard) confineBeginning() error {
-	programs, err := filtersInChild(g.ctx, g.c.Pid())
-	if err != nil {
-		return err
+func (g *guard) filter(cp *checkpoint, profiled bool) error {
+	if g.filters == nil {
+		programs, err := filtersInChild(g.ctx, g.c.Pid())
+		if err != nil {
+			return err
+		}
+		if len(programs) != 1 {
+			return fmt.Errorf("the container has a seccomp profile, and runc has installed %d filters", len(programs))
+		}
+		g.filters = programs
 	}
-	if len(programs) != 1 {
-		return fmt.Errorf("the container has a seccomp profile, and runc has installed %d filters", len(programs))
-	}
-	err = criu.Confine(g.begin.cp.images(), programs[0], g.begin.profiled)
+	err := criu.Confine(cp.images(), g.filters[0], profiled)
 	if errors.Is(err, criu.ErrUnfiltered) {
 		return misfit("seccomp: %s, and this container has a profile", err)
 	}

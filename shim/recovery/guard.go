@@ -52,6 +52,7 @@ type guard struct {
 	images      *publisher // nil: checkpoints are not published
 	control     *control.Server
 	begin       *beginning     // nil: the container begins with its program
+	filters     [][]byte       // of the created container; nil: not asked yet
 	kept        *redirect.Kept // addresses of the pod before; nil: none
 	self        *inheritance   // what a successor is compared with; nil: it leaves nothing
 	factory     *Factory

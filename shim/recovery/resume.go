@@ -122,12 +122,7 @@ func (g *guard) suited(l *estate) error {
 		}
 		return nil
 	}
-	cp := l.list[len(l.list)-1]
 	spec, err := g.c.Spec()
-	if err != nil {
-		return err
-	}
-	contents, err := criu.ReadContents(cp.images(), maskedPaths(spec))
 	if err != nil {
 		return err
 	}
@@ -135,7 +130,32 @@ func (g *guard) suited(l *estate) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(sameMounts(before, spec), confined(contents, spec), g.suits(cp, contents), g.checkAddresses(contents))
+	if err := sameMounts(before, spec); err != nil {
+		return err
+	}
+	profiled := before.Linux != nil && before.Linux.Seccomp != nil
+	admit := func(cp *checkpoint) error {
+		contents, err := criu.ReadContents(cp.images(), maskedPaths(spec))
+		if err != nil {
+			return err
+		}
+		return errors.Join(confined(contents, spec), g.admit(cp, contents, profiled), g.checkAddresses(contents))
+	}
+	last := l.list[len(l.list)-1]
+	if err := admit(last); err != nil {
+		return err
+	}
+	l.list = slices.DeleteFunc(l.list, func(cp *checkpoint) bool {
+		if cp == last {
+			return false
+		}
+		err := admit(cp)
+		if err != nil {
+			l.log.WithError(err).Warnf("checkpoint %d is of no use", cp.seq)
+		}
+		return err != nil
+	})
+	return nil
 }
 
 // StartCrashed implements lifecycle.Guard.

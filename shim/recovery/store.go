@@ -47,6 +47,8 @@ type checkpoint struct {
 	mark        *lifecycle.StdioMark // where standard output stood; this shim only
 	// inMemory is where CRIU's images are, if not in dir.
 	inMemory atomic.Pointer[string]
+	// ceiling bounds what it brings, if it is another container's; nil: it is not.
+	ceiling  *criu.Ceiling
 	reserved func() // ends the reservation of memory; nil: there is none
 	moment
 }
