@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/status"
 	"github.com/crsc-io/crsc/testing/env"
@@ -179,6 +182,37 @@ func TestMemoryPressure(t *testing.T) {
 	require.Regexp(t, `^memory at \d+% of its limit$`, s.Checkpoints.Last.Cause)
 	require.NotZero(t, c.crash().Checkpoint)
 	require.Equal(t, value, k.do("GET", "key63"))
+}
+
+// TestMemoryStalls: a container that is limited to less memory than it works with
+// is checkpointed for its waits, long before anything is killed: all of its memory
+// is page cache, so that its working set is far from the limit.
+func TestMemoryStalls(t *testing.T) {
+	t.Parallel()
+	c := newContainer(t)
+	const limit, worksWith = 24 << 20, 64 << 20
+	big := filepath.Join(t.TempDir(), "big")
+	f, err := os.Create(big)
+	require.NoError(t, err)
+	defer f.Close()
+	for block := bytes.Repeat([]byte("stall"), 1<<18); ; {
+		_, err := f.Write(block)
+		require.NoError(t, err)
+		if at, err := f.Seek(0, io.SeekCurrent); err != nil || at >= worksWith {
+			require.NoError(t, err)
+			break
+		}
+	}
+	// The container has to be charged for the pages that it reads.
+	require.NoError(t, errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)))
+	flags := []string{fmt.Sprintf("--memory-limit=%d", limit), bind(big, "/big", "ro")}
+	c.run("busybox", noTriggers("checkpoint-on-pressure", "psi=2"), flags, "/bin/sh", "-c", "while :; do cat /big >/dev/null; done")
+	s := c.await("a checkpoint", func(s *status.Status) bool { return s.Checkpoints.Count > 0 })
+	require.Regexp(t, `^processes wait for memory \d+% of the time \((cgroup|host)\)$`, s.Checkpoints.Last.Cause)
+	require.NotNil(t, s.Pressure)
+	require.Contains(t, s.Checkpoints.Last.Cause, s.Pressure.StalledSource)
+	require.True(t, s.Protected, s.Reason)
+	require.Zero(t, s.RecoveryCount)
 }
 
 // TestUnreplayableInputs: each kind is followed by a checkpoint, and shown until
