@@ -19,7 +19,8 @@ func (x *Exchange) Length() (n uint64) {
 // Exchanges divides the connection's record: a request is what the application
 // wrote before the other end spoke. The first of a connection that the
 // checkpoint's image holds is the one that the cut fell into, or the last before
-// it. It is not ok if a stretch of output lies on both sides of the cut.
+// it. It is not ok if a stretch of output lies on both sides of the cut and its bytes
+// are not known.
 func (c *Conn) Exchanges() (list []Exchange, ok bool) {
 	outs, gates := c.Outputs, c.gates
 	var from, in uint64
@@ -35,7 +36,13 @@ func (c *Conn) Exchanges() (list []Exchange, ok bool) {
 			outs = outs[1:]
 		}
 		if len(outs) > 0 && outs[0].Offset < from {
-			return nil, false
+			// Written while the checkpoint was made.
+			first := outs[0]
+			if first.Bytes == nil {
+				return nil, false
+			}
+			first.Bytes, first.Length, first.Offset = first.Bytes[from-first.Offset:], uint32(first.End()-from), from
+			outs = append([]Output{first}, outs[1:]...)
 		}
 		answer()
 		list = append(list, Exchange{InFrom: c.Image.Consumed, InTo: in})

@@ -44,6 +44,11 @@ func TestExchanges(t *testing.T) {
 			records: []journal.Record{out(30, 4), out(34, 4), in(12, 38, "abc")},
 			want:    []answer{{0, 12, 12}, {4, 12, 15}},
 		},
+		"a stretch on both sides of the cut whose bytes are known": {
+			image: &Socket{Received: 12, Consumed: 12, Acked: 32}, outRead: 30,
+			records: []journal.Record{{Type: journal.TypeOutputBytes, Conn: 1, Offset: 30, Payload: []byte("abcd")}, in(12, 34, "abc")},
+			want:    []answer{{0, 12, 12}, {2, 12, 15}},
+		},
 		"a stretch on both sides of the cut": {
 			image: &Socket{Received: 12, Consumed: 12, Acked: 32}, outRead: 32,
 			records: []journal.Record{out(30, 4)}, not: true,
