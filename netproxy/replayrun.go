@@ -281,7 +281,7 @@ func (p *Proxy) await(c *conn, consumed, out uint64) error {
 				deadline = time.Now().Add(p.stallLimit())
 			} else if time.Now().After(deadline) {
 				if !p.rep.tolerate {
-					return ErrStalled
+					return fmt.Errorf("%w%s", ErrStalled, p.upstreamState())
 				}
 				p.differ(c)
 				return nil

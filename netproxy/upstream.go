@@ -3,6 +3,7 @@ package netproxy
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -250,4 +251,27 @@ func (p *Proxy) answerAhead() bool {
 	first.allowed = first.InTo
 	p.serve(first)
 	return true
+}
+
+// upstreamState says, for the reason of a replay that has failed, what servers and
+// application wait for.
+func (p *Proxy) upstreamState() (s string) {
+	for dest, u := range p.rep.upstreams {
+		legs, vain, waiting := 0, 0, 0
+		for _, v := range u.legs {
+			if v.gone {
+				continue
+			}
+			legs++
+			if v.inVain() {
+				vain++
+			}
+			if x := v.virtual.cur; x != nil && x.fed < x.InTo {
+				waiting++
+			}
+		}
+		s += fmt.Sprintf("; %s: %d recorded requests not made, %d connections, of which %d wait for a recorded answer and %d have made a request without a record",
+			dest, len(u.open), legs, waiting, vain)
+	}
+	return s
 }
