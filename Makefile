@@ -26,7 +26,7 @@ setup: ## install what the tests and the demo need, into a cache; 4 min the firs
 	@exec testing/env/install
 
 .PHONY: criu
-criu: ## build only CRIU, into the cache
+criu: ## build only CRIU, with our patches and without, into the cache
 	@exec testing/env/install packages criu
 
 .PHONY: build

@@ -13,7 +13,7 @@
 //
 //   - [Probe] once per node.
 //   - After `runc create`, before `runc start`: [Pin].
-//   - [Dump], as often as wanted. Between the last image written and the thaw its
+//   - [Dump], as often as wanted. Between the last of its reading and the thaw its
 //     OnPostDump captures the writable layer and the [Pins.Scratch] mounts.
 //     [Validate] and [TCPSockets] read the result.
 //   - [Arm] a restore of the newest checkpoint, if the time of a restore matters.

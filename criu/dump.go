@@ -24,6 +24,13 @@ type DumpOptions struct {
 	Pins *Pins
 	// Images is the directory for the images. It must exist and be empty.
 	Images string
+	// Previous, if set, is the directory of the last checkpoint's images. Memory
+	// for as many pages is reserved before the freeze. It needs Features.Patched: a
+	// stock CRIU throws that memory away while tasks are frozen.
+	Previous string
+	// ReserveMax is how much memory may be reserved in all, in bytes. A file of
+	// Previous that would exceed it gets none. 0: there is no limit.
+	ReserveMax int64
 	// Kerndat is the file of that name that Probe wrote. Without it CRIU takes
 	// longer to start, and can't dump processes of other users than root if
 	// CAP_SYS_RESOURCE is missing.
@@ -49,8 +56,8 @@ type DumpOptions struct {
 	// mounts. It has returned before OnPostDump is called, and before Dump
 	// returns; if the dump fails meanwhile, the tasks may run before.
 	OnFrozen func() error
-	// OnPostDump, if set, is called when all images are written, while the
-	// tasks are still frozen.
+	// OnPostDump, if set, is called when all that is in the images was read, while
+	// the tasks are still frozen. A patched CRIU makes most images after it.
 	OnPostDump func() error
 	// Start runs the child; nil is os/exec. A process that reaps all its
 	// children, like a shim, has to set it.
@@ -170,6 +177,11 @@ func (d *dump) run(ctx context.Context) error {
 	}
 	if d.child, err = sp.run(); err != nil {
 		return err
+	}
+	if d.Previous != "" {
+		if err := reserve(d.Images, d.Previous, d.ReserveMax); err != nil {
+			return errors.Join(err, d.child.abandon())
+		}
 	}
 	if err := d.serve(ctx, req, pid, cgroups); err != nil {
 		return explain("dump", filepath.Join(d.Images, dumpLog), err)

@@ -91,8 +91,8 @@ func TestDumpBeside(t *testing.T) {
 			if s := status(b.Pid); strings.Contains(s, "TracerPid:\t0\n") {
 				return fmt.Errorf("the container runs: %s", s)
 			}
-			// CRIU writes it after everything else of the init.
-			if !exists(filepath.Join(o.Images, "core-1.img")) {
+			// A file that also a patched CRIU makes before the thaw.
+			if !exists(filepath.Join(o.Images, "pages-1.img")) {
 				return errors.New("CRIU does not go on beside")
 			}
 			time.Sleep(100 * time.Millisecond)

@@ -16,10 +16,17 @@ import (
 // MinVersion is the oldest CRIU that is supported, as CRIU counts: 4.1.0.
 const MinVersion = 40100
 
+// patchedBuild is how the name of the build begins ("GitID" in `criu --version`)
+// if it was made with the patches.
+const patchedBuild = "crsc."
+
 // Features is what Probe found.
 type Features struct {
 	Path    string // of the binary
 	Version int    // 40201 is 4.2.1
+	// Patched: it has the changes of testing/env/criu-patches. Memory that is
+	// reserved for its images is of use then; see DumpOptions.Previous.
+	Patched bool
 	// MemTrack: the kernel tracks dirtied pages, so dumps could be incremental.
 	MemTrack bool
 	// LazyPages: memory can be restored on demand, through userfaultfd.
@@ -34,6 +41,9 @@ type Features struct {
 
 func (f Features) String() string {
 	s := fmt.Sprintf("CRIU %s at %s", versionText(f.Version), f.Path)
+	if f.Patched {
+		s += ", patched"
+	}
 	if !f.MemTrack {
 		s += ", no dirty memory tracking"
 	}
@@ -105,6 +115,7 @@ func Probe(ctx context.Context, o ProbeOptions) (Features, error) {
 	}
 	v := resp.GetVersion()
 	f.Version = int(v.GetMajorNumber())*10000 + int(v.GetMinorNumber())*100 + int(v.GetSublevel())
+	f.Patched = strings.HasPrefix(v.GetGitid(), patchedBuild)
 	if f.Version < MinVersion {
 		return f, fmt.Errorf("%w: %s is CRIU %s, and %s or newer is needed", ErrUnsupported, path, versionText(f.Version), versionText(MinVersion))
 	}

@@ -35,6 +35,7 @@ type guard struct {
 	// Set by Prepare and Created, constant afterwards.
 	criuPath     string
 	tracksMemory bool // the kernel knows which pages were written to
+	patchedCRIU  bool
 	upper        string
 	pins         *criu.Pins
 	files        *files

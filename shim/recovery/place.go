@@ -81,6 +81,16 @@ const preDumpFrom = 64 << 20
 // preDumps decides whether memory is copied ahead of the freeze.
 func (g *guard) preDumps() bool { return g.tracksMemory && g.usage.resident() >= preDumpFrom }
 
+// similar is the directory of images that those of the next checkpoint will be
+// about as large as, if there is use for that and room.
+func (g *guard) similar(info *status.Checkpoint) string {
+	last := g.store.last()
+	if !g.patchedCRIU || last == nil || info.Place != placeMemory || g.preDumps() {
+		return ""
+	}
+	return last.images()
+}
+
 // overflowed reports whether a dump into memory failed for lack of it.
 func (g *guard) overflowed(cp *checkpoint, err error) bool {
 	if err == nil || cp.inMemory.Load() == nil {

@@ -36,7 +36,7 @@ func (g *guard) findCRIU(ctx context.Context) (string, error) {
 	if len(f.Missing) > 0 {
 		return "", unprotected("%s", f)
 	}
-	g.tracksMemory = f.MemTrack
+	g.tracksMemory, g.patchedCRIU = f.MemTrack, f.Patched
 	return path, nil
 }
 
