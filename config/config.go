@@ -113,6 +113,8 @@ type Config struct {
 	// CheckpointJitter is the fraction of the interval, from 0 to 0.5, by which
 	// checkpoints come early at random.
 	CheckpointJitter float64
+	// LetProcessorsSleep: idle processors may sleep also while tasks are frozen.
+	LetProcessorsSleep bool
 	// LogLevel is the level of the shim's log: trace, debug, info, warn, error.
 	LogLevel string
 }

@@ -255,6 +255,16 @@ func TestNodeFile(t *testing.T) {
 	}
 }
 
+func TestKeepProcessorsAwake(t *testing.T) {
+	for text, sleep := range map[string]bool{"": false, "keep_processors_awake = true": false, "keep_processors_awake = false": true} {
+		c, err := parseNode(t, text).Container(nil)
+		require.NoError(t, err)
+		assert.Equal(t, sleep, c.LetProcessorsSleep, text)
+	}
+	_, err := Parse([]byte("keep_processors_awake = 'yes'"))
+	assert.ErrorIs(t, err, ErrMalformed)
+}
+
 func TestNodeLimits(t *testing.T) {
 	n := parseNode(t, "max_concurrent_dumps = 0\ncheckpoint_jitter = 0")
 	c, err := n.Container(nil)

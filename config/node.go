@@ -34,6 +34,8 @@ type Node struct {
 	// MaxConcurrentDumps and CheckpointJitter are as in [Config].
 	MaxConcurrentDumps int
 	CheckpointJitter   float64
+	// LetProcessorsSleep is as in [Config].
+	LetProcessorsSleep bool
 	// NodePublishMaxSize and NodeCheckpointMemory are as in [Config].
 	NodePublishMaxSize, NodeCheckpointMemory int64
 	// Images are the node's keys for checkpoint images.
@@ -62,6 +64,7 @@ type nodeFile struct {
 	LogLevel    string               `toml:"log_level"`
 	MaxDumps    *int                 `toml:"max_concurrent_dumps"`
 	Jitter      *float64             `toml:"checkpoint_jitter"`
+	Awake       *bool                `toml:"keep_processors_awake"`
 	PublishMax  string               `toml:"publish_max_size"`
 	MemoryMax   *string              `toml:"checkpoint_memory_max_size"`
 	Images      nodeImages           `toml:"images"`
@@ -122,7 +125,7 @@ func Parse(data []byte) (*Node, error) {
 	}
 	n.base = Config{
 		StateDir: n.StateDir, CRIU: n.CRIU, LogLevel: n.LogLevel,
-		MaxConcurrentDumps: n.MaxConcurrentDumps, CheckpointJitter: n.CheckpointJitter,
+		MaxConcurrentDumps: n.MaxConcurrentDumps, CheckpointJitter: n.CheckpointJitter, LetProcessorsSleep: n.LetProcessorsSleep,
 		NodePublishMaxSize: n.NodePublishMaxSize, NodeCheckpointMemory: n.NodeCheckpointMemory,
 	}
 	for _, step := range []func(*nodeFile) error{n.readImages, n.readDefaults, n.readLists, n.readBounds} {
@@ -202,6 +205,7 @@ func (n *Node) readLimits(file *nodeFile) error {
 		}
 		n.CheckpointJitter = *v
 	}
+	n.LetProcessorsSleep = file.Awake != nil && !*file.Awake
 	if v := file.PublishMax; v != "off" {
 		size, err := sizeAtLeast(v, minPublishSize)
 		if err != nil {
@@ -325,7 +329,7 @@ func tomlError(err error) error {
 		row, _ := strict.Errors[0].Position()
 		return fmt.Errorf("line %d: %w", row, &KeyError{
 			Key: strings.Join(strict.Errors[0].Key(), "."), Err: ErrUnknownKey,
-			Form: "state_dir, criu, log_level, max_concurrent_dumps, checkpoint_jitter, publish_max_size, checkpoint_memory_max_size, [images], [defaults], [annotations] and [bounds.NAME]"})
+			Form: "state_dir, criu, log_level, max_concurrent_dumps, checkpoint_jitter, keep_processors_awake, publish_max_size, checkpoint_memory_max_size, [images], [defaults], [annotations] and [bounds.NAME]"})
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {

@@ -48,6 +48,10 @@ type DumpOptions struct {
 	// Urgent lets CRIU run before all ordinary processes of the host while tasks
 	// are frozen. It is for dumps of which the size is known to be small.
 	Urgent bool
+	// LetSleep lets idle processors sleep while tasks are frozen, as they do for
+	// dumps that are not Urgent. Every turn between CRIU and a task then waits for
+	// one to wake.
+	LetSleep bool
 	// OnPreDump, if set, is called when CRIU is started and warm, before the
 	// tasks are frozen.
 	OnPreDump func() error
@@ -362,7 +366,9 @@ func (d *dump) notify(script string, _ int, files []*os.File) error {
 		begun := time.Now()
 		err := hook(script, d.OnPreDump)
 		if err == nil && d.Urgent {
-			d.sleep = stayAwake()
+			if !d.LetSleep {
+				d.sleep = stayAwake()
+			}
 			err = hasten(d.child.proc.Pid)
 		}
 		d.frozen = time.Now()
