@@ -78,7 +78,16 @@ func TestRestoreHasItsOwnKeyring(t *testing.T) {
 	runtime.LockOSThread() // keyrings are a thread's
 	defer runtime.UnlockOSThread()
 	name := fmt.Sprintf("crsctest-%d", os.Getpid())
-	key, err := unix.AddKey("user", name, []byte("secret"), unix.KEY_SPEC_USER_SESSION_KEYRING) // ours as long as we have no other
+	ours, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	users, err2 := unix.KeyctlGetKeyringID(unix.KEY_SPEC_USER_SESSION_KEYRING, false)
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	ring := unix.KEY_SPEC_SESSION_KEYRING
+	if ours == users { // we have none, and with the first key this thread would get one
+		ring = unix.KEY_SPEC_USER_SESSION_KEYRING
+	}
+	key, err := unix.AddKey("user", name, []byte("secret"), ring)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +100,8 @@ func TestRestoreHasItsOwnKeyring(t *testing.T) {
 	if err := unix.KeyctlSetperm(key, possessor); err != nil {
 		t.Fatal(err)
 	}
-	if ours, err := os.ReadFile("/proc/keys"); err != nil || !strings.Contains(string(ours), name) {
-		t.Fatalf("%s is not among our keys: %v\n%s", name, err, ours)
+	if keys, err := os.ReadFile("/proc/keys"); err != nil || !strings.Contains(string(keys), name) {
+		t.Fatalf("%s is not among our keys: %v\n%s", name, err, keys)
 	}
 	b := start(t, "", shell(""), func(s *specs.Spec) { s.Linux.MaskedPaths = nil })
 	b.WaitOutput("ready")
