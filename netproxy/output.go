@@ -25,6 +25,9 @@ func (p *Proxy) pumpOutput(c *conn) {
 		p.hear(c)
 		return
 	}
+	if p.rep != nil && c.upstream != nil {
+		return // the replay has yet to begin; its leg becomes a virtual one
+	}
 	if !c.out.empty() && c.writable[clientSide] {
 		p.sendOutput(c, nil)
 	}
