@@ -85,8 +85,8 @@ func TestOverBudgetResumes(t *testing.T) {
 	log := ""
 	for i := range 3 {
 		before := c
-		log += c.log()
 		c.end(c.kill)
+		log += c.log() // all of it is there when the task is gone
 		require.DirExists(t, s.estates())
 		c = s.start(once())
 		st := c.await("the resumption", func(st *status.Status) bool { return st.RecoveryCount == 1 })
