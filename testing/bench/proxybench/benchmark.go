@@ -18,6 +18,7 @@ type Benchmark struct {
 	variants bool
 	inside   bool
 	only     *regexp.Regexp
+	rival    string
 }
 
 // Name implements bench.Benchmark.
@@ -30,6 +31,7 @@ func (b *Benchmark) Flags(f *flag.FlagSet) {
 	f.IntVar(&b.bulk, "bulk", 100, "MB to transfer in each direction")
 	f.BoolVar(&b.variants, "variants", true, "compare orders, durability classes and checkpoints too")
 	f.BoolVar(&b.inside, "containers", true, "measure Redis in containers; without, only servers and a proxy outside of them")
+	f.StringVar(&b.rival, "rival", "", "another build of this `program`, whose proxy is measured beside ours outside of containers")
 	b.only = regexp.MustCompile("")
 	f.Func("only", "measure only loads whose metric matches this `regexp`, such as redis_set_50$", func(s string) (err error) {
 		b.only, err = regexp.Compile(s)

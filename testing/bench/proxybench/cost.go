@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +44,14 @@ func processorTime(pid int) (float64, error) {
 	return sum, nil
 }
 
+// processorTime is that of the target's proxy; 0 if it is not measured.
+func (t *target) processorTime() (float64, error) {
+	if t.pid == 0 {
+		return 0, nil
+	}
+	return processorTime(t.pid)
+}
+
 // residentKiB is a process's resident memory.
 func residentKiB(pid int) (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
@@ -68,7 +75,7 @@ func bareGrid() []cell {
 // many measures what needs no container: thousands of connections, memory while
 // they are idle, processor time, and HTTP.
 func (b *Benchmark) many(ctx context.Context, rig *bench.Rig, out *bench.Results) (err error) {
-	p, err := newBare(ctx, rig)
+	p, err := newBare(ctx, rig, b.rival)
 	defer func() {
 		if cerr := p.close(); err == nil {
 			err = cerr
@@ -84,7 +91,7 @@ func (b *Benchmark) many(ctx context.Context, rig *bench.Rig, out *bench.Results
 		}
 	}
 	l := &lab{rig: rig, direct: p.direct, haproxy: p.haproxy, ours: p.ours}
-	targets := []*target{p.direct, p.haproxy, p.ours}
+	targets := p.targets()
 	var cells []*measured
 	for _, c := range bareGrid() {
 		if !b.only.MatchString(c.metric()) {
@@ -101,6 +108,12 @@ func (b *Benchmark) many(ctx context.Context, rig *bench.Rig, out *bench.Results
 	}
 	printGrid(out, cells, targets)
 	printCost(out, cells, targets)
+	if len(cells) > 0 {
+		rivals := newRivalTable(out, "Redis", p.ours, p.rival)
+		for _, m := range cells {
+			rivals.row(m.String(), m.metric(), m.of)
+		}
+	}
 	if b.only.MatchString("http") {
 		return b.http(ctx, p, out)
 	}
@@ -125,33 +138,29 @@ func printCost(out *bench.Results, cells []*measured, targets []*target) {
 // idle measures memory with connections that have been used once and wait.
 func (b *Benchmark) idle(p *bare, out *bench.Results) error {
 	t := out.Table(fmt.Sprintf("Memory for %d idle connections", idleConnections), "proxy", "KiB a connection, resident", "MiB in all, resident")
-	for _, x := range []struct {
-		t *target
-	}{{p.haproxy}, {p.ours}} {
-		debug.FreeOSMemory()
-		before, err := residentKiB(x.t.pid)
+	for _, target := range p.targets()[1:] {
+		before, err := residentKiB(target.pid)
 		if err != nil {
 			return err
 		}
-		conns, err := p.rig.DialMany(x.t.addr, idleConnections)
+		conns, err := p.rig.DialMany(target.addr, idleConnections)
 		if err == nil {
 			err = touch(conns)
 		}
-		debug.FreeOSMemory()
-		after, rerr := residentKiB(x.t.pid)
+		after, rerr := residentKiB(target.pid)
 		for _, c := range conns {
 			c.Close()
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %d idle connections: %w", x.t.title, idleConnections, err)
+			return fmt.Errorf("%s: %d idle connections: %w", target.title, idleConnections, err)
 		}
 		if rerr != nil {
 			return rerr
 		}
 		each := (after - before) / idleConnections
-		t.Row(x.t.title, each, after/1024)
-		out.Add("idle_5000_kib_per_connection"+x.t.suffix(), each, "KiB", "resident memory of the proxy's process for one idle connection; for ours the client's end, which is in the same process, included")
-		out.Add("idle_5000_mib"+x.t.suffix(), after/1024, "MiB", "resident memory of the proxy's process with 5,000 idle connections")
+		t.Row(target.title, each, after/1024)
+		out.Add("idle_5000_kib_per_connection"+target.suffix(), each, "KiB", "resident memory of the proxy's process for one idle connection")
+		out.Add("idle_5000_mib"+target.suffix(), after/1024, "MiB", "resident memory of the proxy's process with 5,000 idle connections")
 	}
 	return nil
 }

@@ -15,5 +15,6 @@
 // not on a machine with cores to spare.
 //
 // Thousands of connections, their memory, processor time and HTTP are measured
-// without containers (see bare): the proxy then runs in the benchmark itself.
+// without containers (see bare): each proxy is then a process that the benchmark
+// starts, of its own program or, with -rival, of an earlier build of it.
 package proxybench

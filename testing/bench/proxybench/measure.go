@@ -30,6 +30,15 @@ func (s *series) add(r run) {
 	s.p99, s.p999 = append(s.p99, r.p99), append(s.p999, r.p999)
 }
 
+// addCost adds what the target's proxy has used since before, in seconds.
+func (s *series) addCost(t *target, before float64, requests int) error {
+	after, err := t.processorTime()
+	if err == nil && t.pid != 0 {
+		s.cpu = append(s.cpu, (after-before)*1e6/float64(requests))
+	}
+	return err
+}
+
 // measured is one cell.
 type measured struct {
 	cell
@@ -80,23 +89,14 @@ func turn(targets []*target, round int) []*target {
 
 // round measures one target once.
 func (m *measured) round(ctx context.Context, rig *bench.Rig, t *target, requests int) error {
-	var before, after float64
-	var err error
-	if t.pid != 0 {
-		if before, err = processorTime(t.pid); err != nil {
-			return err
-		}
+	before, err := t.processorTime()
+	if err != nil {
+		return err
 	}
 	r, err := redisBenchmark(ctx, rig, t.addr, m.cell, requests)
 	if err != nil {
 		return err
 	}
 	m.of[t].add(r)
-	if t.pid == 0 {
-		return nil
-	}
-	if after, err = processorTime(t.pid); err == nil {
-		m.of[t].cpu = append(m.of[t].cpu, (after-before)*1e6/float64(requests))
-	}
-	return err
+	return m.of[t].addCost(t, before, r.requests)
 }

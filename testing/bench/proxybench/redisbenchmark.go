@@ -55,6 +55,7 @@ func (c cell) String() string {
 type run struct {
 	rps            float64
 	p50, p99, p999 float64 // milliseconds; with a pipeline, of the whole batch
+	requests       int
 }
 
 // redisBenchmark sends n requests.
@@ -70,7 +71,9 @@ func redisBenchmark(ctx context.Context, rig *bench.Rig, addr netip.AddrPort, c 
 	if err != nil {
 		return run{}, fmt.Errorf("%w: %s: %w: %s", ErrOutput, addr, err, stderr.Bytes())
 	}
-	return parse(out)
+	r, err := parse(out)
+	r.requests = n
+	return r, err
 }
 
 var (

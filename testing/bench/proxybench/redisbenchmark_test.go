@@ -66,7 +66,7 @@ Transfer/sec:      4.74MB
 func TestParseWrk(t *testing.T) {
 	r, err := parseWrk(wrkSaid)
 	require.NoError(t, err)
-	require.Equal(t, run{rps: 20687.12, p50: 1.93, p99: 10.02}, r)
+	require.Equal(t, run{rps: 20687.12, p50: 1.93, p99: 10.02, requests: 20753}, r)
 	for _, bad := range []string{
 		"", "Requests/sec:  12\n",
 		wrkSaid + "  Socket errors: connect 0, read 3, write 0, timeout 0\n",

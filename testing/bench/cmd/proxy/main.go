@@ -8,4 +8,9 @@ import (
 	"github.com/crsc-io/crsc/testing/bench/proxybench"
 )
 
-func main() { os.Exit(bench.Main(&proxybench.Benchmark{}, os.Args[1:])) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == proxybench.ServeCommand {
+		os.Exit(proxybench.Serve(os.Args[2:]))
+	}
+	os.Exit(bench.Main(&proxybench.Benchmark{}, os.Args[1:]))
+}
