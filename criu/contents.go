@@ -43,6 +43,9 @@ type Contents struct {
 	// Needs are capabilities without which a program can't have opened what
 	// CRIU would open for it, with what that is.
 	Needs map[string]string
+	// Marks are the sockets' SO_MARKs other than 0, sorted. Whoever sets one has
+	// CAP_NET_ADMIN.
+	Marks []uint32
 
 	procs []string // where procfs is mounted
 }
@@ -99,9 +102,10 @@ func (c *Contents) readNeeds(images fs.FS) error {
 			if e.GetIsk().GetType() == unix.SOCK_RAW {
 				c.Needs["CAP_NET_RAW"] = "a raw socket"
 			}
-			if o := e.GetIsk().GetOpts(); o.GetSoMark() != 0 || o.GetSoPriority() > maxPriority {
-				c.Needs["CAP_NET_ADMIN"] = "a socket with a mark or a high priority"
+			if e.GetIsk().GetOpts().GetSoPriority() > maxPriority {
+				c.Needs["CAP_NET_ADMIN"] = "a socket with a high priority"
 			}
+			return c.addMark(e.GetIsk().GetOpts().GetSoMark())
 		case fdinfo.FdTypes_NETLINKSK:
 			if len(e.GetNlsk().GetGroups()) > 0 && !slices.Contains(openNetlink, e.GetNlsk().GetProtocol()) {
 				c.Needs["CAP_NET_ADMIN"] = "a netlink socket in a group"
@@ -113,6 +117,21 @@ func (c *Contents) readNeeds(images fs.FS) error {
 		}
 		return nil
 	})
+}
+
+// maxMarks is more than any program can have use for.
+const maxMarks = 256
+
+func (c *Contents) addMark(mark uint32) error {
+	at, known := slices.BinarySearch(c.Marks, mark)
+	if mark == 0 || known {
+		return nil
+	}
+	if len(c.Marks) == maxMarks {
+		return fmt.Errorf("%w: sockets with more than %d marks", ErrCorrupt, maxMarks)
+	}
+	c.Marks = slices.Insert(c.Marks, at, mark)
+	return nil
 }
 
 func (c *Contents) readSockets(images fs.FS) error {

@@ -62,7 +62,7 @@ func (c *conn) legAddr() netip.AddrPort { return netip.AddrPortFrom(c.client.Add
 
 // legSpec is the leg's four-tuple: the client's address with a port of ours.
 func (p *Proxy) legSpec(c *conn) tcprepair.Spec {
-	return tcprepair.Spec{Client: c.legAddr(), App: c.dest, Mark: redirect.MarkOwn}
+	return tcprepair.Spec{Client: c.legAddr(), App: c.dest, Mark: redirect.MarkSteer, Priority: redirect.LegPriority}
 }
 
 // noteClient remembers a client whose own port a leg might have.

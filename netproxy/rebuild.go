@@ -212,7 +212,9 @@ func (p *Proxy) restoreLeg(c *conn, pc *replay.Conn, peer tcprepair.Peer) error 
 	if err != nil {
 		return err
 	}
-	fd, err := tcprepair.Restore(netns.Current, &peer, tcprepair.Options{Mark: redirect.MarkOwn, SteerMark: redirect.MarkSteer})
+	fd, err := tcprepair.Restore(netns.Current, &peer, tcprepair.Options{
+		Mark: redirect.MarkSteer, Priority: redirect.LegPriority, SteerMark: redirect.MarkSteer,
+	})
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ type layout struct {
 	dport, num, net uint32 // in struct sock
 	family          uint32
 	daddr, daddr6   uint32 // the peer's address; its last four bytes with IPv6
-	mark            uint32
+	mark, priority  uint32
 	protocol        uint32 // in struct sock
 	copiedSeq       uint32 // in struct tcp_sock
 	nsInum          uint32 // in struct net
@@ -40,6 +40,7 @@ func readLayout() (*layout, error) {
 		{&l.daddr, "sock", []string{"__sk_common", "skc_daddr"}},
 		{&l.daddr6, "sock", []string{"__sk_common", "skc_v6_daddr"}},
 		{&l.mark, "sock", []string{"sk_mark"}},
+		{&l.priority, "sock", []string{"sk_priority"}},
 		{&l.protocol, "sock", []string{"sk_protocol"}},
 		{&l.copiedSeq, "tcp_sock", []string{"copied_seq"}},
 		{&l.nsInum, "net", []string{"ns", "inum"}},

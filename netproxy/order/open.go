@@ -10,7 +10,7 @@ import (
 // serial one, and is empty otherwise. ErrOptions; ErrUnsupported only with
 // Tracepoint. The caller closes the Source.
 func Open(o Options) (src Source, reason string, err error) {
-	if err := o.defaultsAndValidate(redirect.MarkOwn, redirect.MarkMask); err != nil {
+	if err := o.defaultsAndValidate(redirect.MarkOwn, redirect.MarkMask, redirect.LegPriority); err != nil {
 		return nil, "", err
 	}
 	if o.Kind != Serial {

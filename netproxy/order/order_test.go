@@ -2,6 +2,7 @@ package order_test
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -29,11 +30,12 @@ type app struct {
 	listener net.Listener
 	addr     netip.AddrPort
 	next     uint16
+	legs     tcprepair.Spec // but for its addresses
 }
 
 func newApp(t testing.TB, ns int, listen, addr string) *app {
 	t.Helper()
-	a := &app{t: t, ns: ns, next: lowPort}
+	a := &app{t: t, ns: ns, next: lowPort, legs: tcprepair.Spec{Mark: redirect.MarkOwn}}
 	nstest.In(t, ns, func() (err error) {
 		a.listener, err = net.Listen("tcp", listen)
 		return err
@@ -61,7 +63,9 @@ func (a *app) connect() *conn {
 	a.next++
 	var err error
 	c.remote = netip.AddrPortFrom(a.addr.Addr(), c.port)
-	c.leg, err = tcprepair.Dial(a.ns, tcprepair.Spec{Client: c.remote, App: a.addr, Mark: redirect.MarkOwn})
+	spec := a.legs
+	spec.Client, spec.App = c.remote, a.addr
+	c.leg, err = tcprepair.Dial(a.ns, spec)
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -264,6 +268,29 @@ func TestForeignSocketsAreSilent(t *testing.T) {
 	unix.Read(d.fd, make([]byte, 10))
 	if got := poll(t, s, c); len(got) > 0 {
 		t.Errorf("events %v", got)
+	}
+}
+
+// TestLegsAreSilent: a leg that has its other end's mark is told by its priority,
+// also where the application's port is one that legs may have.
+func TestLegsAreSilent(t *testing.T) {
+	ns := nstest.New(t)
+	s := open(t, order.Options{NetNS: ns})
+	a := newApp(t, ns, fmt.Sprintf("127.0.0.1:%d", highPort), "127.0.0.1")
+	for _, priority := range []int{redirect.LegPriority, 0} {
+		a.legs = tcprepair.Spec{Mark: redirect.MarkSteer, Priority: priority}
+		c := a.connect()
+		c.app.Write(make([]byte, 10))
+		if n, err := unix.Read(c.leg, make([]byte, 20)); n != 10 {
+			t.Fatalf("the leg got %d bytes, %v", n, err)
+		}
+		events := 0
+		if err := s.Poll(func(order.Event) { events++ }); err != nil {
+			t.Fatal(err)
+		}
+		if silent := priority != 0; silent != (events == 0) {
+			t.Errorf("priority %#x: %d events", priority, events)
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ type target struct {
 	low, high         uint16
 	outgoing          bool
 	ownMark, ownMask  uint32
+	legPriority       uint32
 	ringFD, counterFD int
 }
 
@@ -108,6 +109,8 @@ func takenProgram(l *layout, t *target) *ebpf.ProgramSpec {
 		asm.LoadMem(asm.R1, sk, int16(l.mark), asm.Word).WithSymbol("ours"),
 		asm.And.Imm32(asm.R1, int32(t.ownMask)),
 		asm.JEq.Imm32(asm.R1, int32(t.ownMark), "out"),
+		asm.LoadMem(asm.R1, sk, int16(l.priority), asm.Word),
+		asm.JEq.Imm32(asm.R1, int32(t.legPriority), "out"),
 		asm.Mov.Reg(asm.R1, sk),
 		asm.FnSkcToTcpSock.Call(), // the verifier knows sk as struct sock only
 		asm.JEq.Imm(asm.R0, 0, "out"),

@@ -93,6 +93,9 @@ type Options struct {
 	// OwnMark under OwnMask is the mark of our own sockets, which are not watched.
 	// A zero mask means redirect's marks.
 	OwnMark, OwnMask uint32
+	// LegPriority is the SO_PRIORITY of legs, which are not watched either. 0 means
+	// redirect's.
+	LegPriority uint32
 	// RingBytes is the size of the event ring, a power of two and a multiple of
 	// the page size; an event takes 24 bytes. 0 means 4 MiB, some 170,000 events.
 	RingBytes int
@@ -103,7 +106,7 @@ const (
 	minRingBytes     = 4096
 )
 
-func (o *Options) defaultsAndValidate(mark, mask uint32) error {
+func (o *Options) defaultsAndValidate(mark, mask, legPriority uint32) error {
 	if o.Kind == "" {
 		o.Kind = Auto
 	}
@@ -112,6 +115,9 @@ func (o *Options) defaultsAndValidate(mark, mask uint32) error {
 	}
 	if o.OwnMask == 0 {
 		o.OwnMark, o.OwnMask = mark, mask
+	}
+	if o.LegPriority == 0 {
+		o.LegPriority = legPriority
 	}
 	switch {
 	case o.Kind != Auto && o.Kind != Tracepoint && o.Kind != Serial:

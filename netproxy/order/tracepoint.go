@@ -47,7 +47,7 @@ func (t *tracepoint) open(o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	to := target{low: o.LowPort, high: o.HighPort, outgoing: o.Outgoing, ownMark: o.OwnMark & o.OwnMask, ownMask: o.OwnMask}
+	to := target{low: o.LowPort, high: o.HighPort, outgoing: o.Outgoing, ownMark: o.OwnMark & o.OwnMask, ownMask: o.OwnMask, legPriority: o.LegPriority}
 	if to.inum, err = netns.Inum(o.NetNS); err != nil {
 		return err
 	}

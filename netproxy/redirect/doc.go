@@ -1,8 +1,8 @@
 // Package redirect steers the inbound TCP connections of a container's network
 // namespace to listeners of ours, and the application's replies on the legs
 // back to us. It uses one nftables table, two policy routing rules and two
-// routes, all in the container's namespace; no NAT, no connection tracking, no
-// sysctl.
+// routes, and one setting (inheritance), all in the container's namespace; no NAT
+// and no connection tracking.
 //
 // # Use
 //
@@ -31,6 +31,13 @@
 // application sends to it leaves from an address in the set; the output chain
 // gives it MarkSteer, and a routing rule delivers it locally. Our own sockets
 // carry MarkOwn and are exempt.
+//
+// So that not every such packet has to be marked and then routed once more, legs
+// carry MarkSteer themselves, and net.ipv4.tcp_fwmark_accept gives the sockets that
+// the application accepts the mark of the leg's SYN. It is left off while somebody
+// else in the namespace routes by marks. A checkpoint carries the mark; without the
+// routing rule it means nothing. A leg must never carry MarkOwn, which would be
+// inherited as well and keep the replies from coming back.
 //
 // # Connections that the application opens
 //

@@ -105,14 +105,19 @@ const (
 	flagSyn           = 0x02
 )
 
-func bareSYN() []expr.Any {
+func bareSYN() []expr.Any { return synIs(expr.CmpOpEq) }
+
+// notSYN matches every packet but the first of a connection.
+func notSYN() []expr.Any { return synIs(expr.CmpOpNeq) }
+
+func synIs(op expr.CmpOp) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: scratchReg, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlags, Len: 1},
 		&expr.Bitwise{
 			SourceRegister: scratchReg, DestRegister: scratchReg, Len: 1,
 			Mask: []byte{flagsFinSynRstAck}, Xor: []byte{0},
 		},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: scratchReg, Data: []byte{flagSyn}},
+		&expr.Cmp{Op: op, Register: scratchReg, Data: []byte{flagSyn}},
 	}
 }
 

@@ -7,14 +7,21 @@ package redirect
 const (
 	// MarkMask covers the bits that are ours.
 	MarkMask uint32 = 0x0f00_0000
-	// MarkOwn is carried by every socket of ours; their packets are never steered.
+	// MarkOwn is carried by every socket of ours but legs; their packets are never
+	// steered.
 	MarkOwn uint32 = 0x0a00_0000
 	// MarkSteer is put on packets of the application that have to come back over lo.
+	// Legs carry it too: the sockets which the application accepts from them inherit
+	// it (inheritance).
 	MarkSteer uint32 = 0x0500_0000
 	// MarkGrant is put on the SYN of a connection that is to be redirected: one
 	// that the application opens, or one to it over lo.
 	MarkGrant uint32 = 0x0600_0000
 )
+
+// LegPriority is the SO_PRIORITY of legs, which have the mark of their other ends,
+// but not this. Nothing else depends on it: lo has no queue.
+const LegPriority = 0x6372_7363
 
 const (
 	// routeTable holds one route per family, "local default dev lo".

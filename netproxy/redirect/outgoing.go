@@ -127,8 +127,7 @@ func (t *table) addOutgoingSets(o *Outgoing, flows []Flow) error {
 func (t *table) addOutgoingPrerouting(add func(...[]expr.Any), o *Outgoing) {
 	for i, f := range families() {
 		if port := o.Listener.port(i); port != 0 {
-			add(meta(expr.MetaKeyIIF, expr.CmpOpEq, host32(loopbackIndex)), marked(MarkSteer), f.only(), isTCP(), bareSYN(),
-				f.flowKey(), inSet(t.flows[i], false), f.toListener(port))
+			add(marked(MarkSteer), f.only(), isTCP(), bareSYN(), f.flowKey(), inSet(t.flows[i], false), f.toListener(port))
 		}
 	}
 }

@@ -26,6 +26,7 @@ type Redirect struct {
 	ended  bool       // nothing may be repaired any more
 	table  *table
 	routes *routes
+	marks  inheritance
 	// known are the intercepted addresses as last seen, to put back when
 	// somebody flushes the ruleset.
 	known []netip.AddrPort
@@ -93,6 +94,7 @@ func open(ns int, suffix string) (*Redirect, error) {
 			unix.Close(fd)
 			r.routes.families = append(r.routes.families, unix.AF_INET6)
 		}
+		r.marks = openInheritance()
 		return nil
 	})
 	if err != nil {
@@ -151,7 +153,7 @@ func (r *Redirect) Check() (repaired bool, err error) {
 		}
 	}
 	if tableOK && routesOK {
-		return false, nil
+		return false, r.inheritLocked()
 	}
 	return true, r.applyLocked()
 }
@@ -251,7 +253,10 @@ func (r *Redirect) applyLocked() error {
 		return err
 	}
 	// Another redirection that ends may have removed them before it saw our table.
-	return r.routes.install()
+	if err := r.routes.install(); err != nil {
+		return err
+	}
+	return r.inheritLocked()
 }
 
 // removeLocked removes the table, and the rules and routes unless another
@@ -264,16 +269,17 @@ func (r *Redirect) removeLocked() error {
 	if last, err := r.table.alone(); err != nil || !last {
 		return err
 	}
-	if err := r.routes.remove(); err != nil {
+	if err := errors.Join(r.marks.set(false), r.routes.remove()); err != nil {
 		return err
 	}
 	if last, err := r.table.alone(); err != nil || last {
 		return err
 	}
-	return r.routes.install()
+	return errors.Join(r.routes.install(), r.inheritLocked())
 }
 
 func (r *Redirect) closeLocked() error {
 	r.routes.h.Close()
+	r.marks.close()
 	return r.table.conn.CloseLasting()
 }

@@ -286,7 +286,7 @@ func TestRemoveLeavesNoTrace(t *testing.T) {
 	}
 }
 
-// state describes tables, rules and routes of the namespace.
+// state describes tables, rules, routes and settings of the namespace.
 func state(t *testing.T, ns int) string {
 	t.Helper()
 	nft, err := nftables.New(nftables.WithNetNSFd(ns))
@@ -297,7 +297,7 @@ func state(t *testing.T, ns int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := ""
+	s := inherits(t, ns) + " "
 	for _, c := range chains {
 		s += c.Table.Name + "/" + c.Name + " "
 	}

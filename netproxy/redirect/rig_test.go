@@ -103,7 +103,7 @@ func (g *rig) serve(fd int) {
 	}
 	name, _ := unix.Getsockname(fd)
 	peer, _ := unix.Getpeername(fd)
-	spec := tcprepair.Spec{Client: addrPort(peer), App: addrPort(name), Mark: redirect.MarkOwn}
+	spec := tcprepair.Spec{Client: addrPort(peer), App: addrPort(name), Mark: redirect.MarkSteer}
 	spec.Client = netip.AddrPortFrom(spec.Client.Addr(), uint16(g.legPort.Add(1)))
 	legFD, err := tcprepair.Dial(g.app, spec)
 	if err != nil {

@@ -35,8 +35,9 @@ type table struct {
 }
 
 const (
-	chainIn  = "prerouting"
-	chainOut = "output"
+	chainIn   = "prerouting"
+	chainOver = "loopback" // of packets that have come over lo
+	chainOut  = "output"
 )
 
 // othersFor is how long an address is left alone before it is looked at again.
@@ -133,28 +134,44 @@ func (t *table) chain(name string, typ nftables.ChainType, hook *nftables.ChainH
 		Name: name, Table: t.nft, Type: typ, Hooknum: hook,
 		Priority: &priority, Policy: &policy,
 	})
+	return t.rulesOf(c)
+}
+
+// branch is a chain that others go to.
+func (t *table) branch(name string) func(...[]expr.Any) {
+	return t.rulesOf(t.conn.AddChain(&nftables.Chain{Name: name, Table: t.nft}))
+}
+
+func (t *table) rulesOf(c *nftables.Chain) func(...[]expr.Any) {
 	return func(parts ...[]expr.Any) {
-		t.rules[name]++
+		t.rules[c.Name]++
 		t.conn.AddRule(&nftables.Rule{Table: t.nft, Chain: c, Exprs: rule(parts...)})
 	}
 }
 
+// addPrerouting: the packets of connections that stand come first, since there
+// are more of them than of any others.
 func (t *table) addPrerouting(o *Options, queue uint16) {
-	add := t.chain(chainIn, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, inPriority)
+	over := t.branch(chainOver)
+	// What belongs to a connection finds its socket by itself.
+	over(notSYN(), accept())
 	if o.Outgoing != nil {
-		t.addOutgoingPrerouting(add, o.Outgoing)
+		t.addOutgoingPrerouting(over, o.Outgoing)
 	}
 	if o.Loopback {
-		t.addLoopback(add, o, queue)
+		t.addLoopback(over, o, queue)
 	}
-	add(overLoopback(), accept())
+	add := t.chain(chainIn, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, inPriority)
+	add(overLoopback(), []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chainOver}})
 	add(meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), accept())
 	for i, f := range families() {
 		port := o.Listener.port(i)
 		if port == 0 || o.NoIncoming {
 			continue
 		}
-		add(f.only(), f.peerIn(f.saddr, t.clients[i], true), accept())
+		if o.excludes(i) {
+			add(f.only(), f.peerIn(f.saddr, t.clients[i], true), accept())
+		}
 		add(f.only(), f.key(f.daddr, tcpDest), inSet(t.sets[i], false), f.toListener(port))
 		if o.Owns == nil {
 			add(f.only(), bareSYN(), loadPort(tcpDest), inSet(t.ports, true), appListens(),
@@ -171,15 +188,17 @@ func (t *table) addPrerouting(o *Options, queue uint16) {
 // application connects to itself shows only then.
 func (t *table) addLoopback(add func(...[]expr.Any), o *Options, queue uint16) {
 	for _, mark := range []uint32{MarkOwn, MarkSteer} {
-		add(overLoopback(), marked(mark), accept())
+		add(marked(mark), accept())
 	}
 	for i, f := range families() {
 		port := o.Listener.port(i)
 		if port == 0 {
 			continue
 		}
-		syn := slices.Concat(overLoopback(), f.only(), isTCP(), bareSYN())
-		add(syn, f.peerIn(f.saddr, t.clients[i], true), accept())
+		syn := slices.Concat(f.only(), isTCP(), bareSYN())
+		if o.excludes(i) {
+			add(syn, f.peerIn(f.saddr, t.clients[i], true), accept())
+		}
 		add(syn, marked(MarkGrant), f.toListener(port))
 		add(syn, loadPort(tcpDest), inSet(t.ports, true), appListens(), t.toQueue(queue))
 		add(syn, f.key(f.daddr, tcpDest), inSet(t.sets[i], false), f.toListener(port))
@@ -188,8 +207,12 @@ func (t *table) addLoopback(add func(...[]expr.Any), o *Options, queue uint16) {
 
 func overLoopback() []expr.Any { return meta(expr.MetaKeyIIF, expr.CmpOpEq, host32(loopbackIndex)) }
 
+// addOutput: as addPrerouting.
 func (t *table) addOutput(o *Options) {
 	add := t.chain(chainOut, nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle)
+	for _, mark := range []uint32{MarkOwn, MarkSteer} {
+		add(marked(mark), notSYN(), accept())
+	}
 	add(meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), accept())
 	for _, l := range o.listeners() {
 		for i, f := range families() {
@@ -208,12 +231,22 @@ func (t *table) addOutput(o *Options) {
 		if o.Listener.port(i) == 0 {
 			continue
 		}
+		client := f.only()
+		if o.excludes(i) {
+			client = append(client, f.peerIn(f.daddr, t.clients[i], false)...)
+		}
+		reply := slices.Concat(f.key(f.saddr, tcpSource), inSet(t.sets[i], false), steer(), accept())
 		if o.Outgoing != nil {
+			add(client, notSYN(), reply)
 			t.addOutgoing(add, &f, i, o.Outgoing)
 		}
-		add(f.only(), f.peerIn(f.daddr, t.clients[i], true), accept())
-		add(f.only(), f.key(f.saddr, tcpSource), inSet(t.sets[i], false), steer())
+		add(client, reply)
 	}
+}
+
+// excludes reports whether some clients of family i are left alone.
+func (o *Options) excludes(i int) bool {
+	return i == 1 || slices.ContainsFunc(o.ExcludePrefixes, func(p netip.Prefix) bool { return p.Addr().Is4() })
 }
 
 func (o *Options) listeners() []*Listener {

@@ -50,7 +50,7 @@ func watch(ns int) (*watcher, error) {
 	return w, nil
 }
 
-// start calls changed after each loss of a rule or route and change of a link.
+// start calls changed after each change of a rule or link and loss of a route.
 func (w *watcher) start(changed func()) {
 	w.wg.Go(func() {
 		for {
@@ -74,7 +74,7 @@ func (w *watcher) start(changed func()) {
 func relevant(msgs []netlink.Message) bool {
 	for _, m := range msgs {
 		switch m.Header.Type {
-		case unix.RTM_DELRULE, unix.RTM_DELROUTE, unix.RTM_NEWLINK:
+		case unix.RTM_DELRULE, unix.RTM_NEWRULE, unix.RTM_DELROUTE, unix.RTM_NEWLINK:
 			return true
 		}
 	}

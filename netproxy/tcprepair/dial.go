@@ -15,8 +15,11 @@ type Spec struct {
 	Client netip.AddrPort
 	// App is the address that the client asked for.
 	App netip.AddrPort
-	// Mark is the leg's SO_MARK, which exempts it from redirection.
+	// Mark is the SO_MARK, which exempts the socket from redirection. The
+	// application's end of a leg may inherit it.
 	Mark uint32
+	// Priority is its SO_PRIORITY.
+	Priority int
 }
 
 // Dial opens a fresh leg in network namespace ns (netns.Current: the calling
@@ -58,7 +61,12 @@ func dial(ns int, s Spec, transparent bool) (fd int, err error) {
 // of some hosts, would pace what is sent with timers.
 const legCongestion = "reno"
 
-// open makes the socket with the options of every leg.
+// legSegment is the most that is in a segment between a leg and the application, in
+// bytes. With what lo allows, 64 KiB, the kernel would keep more than a megabyte for
+// each application that does not read, since send buffers grow by segments.
+const legSegment = 1460
+
+// open makes the socket of a leg, which is transparent, or towards a server.
 func open(ns int, s Spec, transparent bool) (fd int, err error) {
 	n := networkOf(s.App.Addr())
 	err = netns.Do(ns, func() (err error) {
@@ -71,18 +79,22 @@ func open(ns int, s Spec, transparent bool) (fd int, err error) {
 	options := [][3]int{
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
 		{unix.SOL_SOCKET, unix.SO_MARK, int(s.Mark)},
+		{unix.SOL_SOCKET, unix.SO_PRIORITY, s.Priority},
 		{unix.SOL_TCP, unix.TCP_NODELAY, 1},
 		// Urgent data stays in the stream, so that offsets count it.
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 	}
 	if transparent {
-		options = append(options, [3]int{n.level, n.transparent, 1})
+		options = append(options, [3]int{n.level, n.transparent, 1}, [3]int{unix.SOL_TCP, unix.TCP_MAXSEG, legSegment})
 	}
 	for _, o := range options {
 		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
 			unix.Close(fd)
 			return -1, fmt.Errorf("setsockopt %d/%d: %w", o[0], o[1], err)
 		}
+	}
+	if !transparent {
+		return fd, nil
 	}
 	if err := unix.SetsockoptString(fd, unix.SOL_TCP, unix.TCP_CONGESTION, legCongestion); err != nil {
 		unix.Close(fd)

@@ -57,7 +57,7 @@ func TestPortRestsNoTime(t *testing.T) {
 				if s.State != sockdiag.TimeWait {
 					t.Fatalf("state %d, want TIME_WAIT", s.State)
 				}
-				p.leg, err = Dial(p.ns, Spec{Client: p.peer, App: p.local, Mark: redirect.MarkOwn})
+				p.leg, err = Dial(p.ns, Spec{Client: p.peer, App: p.local, Mark: redirect.MarkSteer})
 				must(t, "dial again", err)
 				p.app, _, err = unix.Accept4(p.listener, unix.SOCK_CLOEXEC)
 				must(t, "accept", err)

@@ -10,6 +10,8 @@ import (
 type Options struct {
 	// Mark is the leg's SO_MARK.
 	Mark uint32
+	// Priority is its SO_PRIORITY.
+	Priority int
 	// SteerMark is the mark that routes a packet to lo. It is needed to tell a
 	// leg that the application's output has ended.
 	SteerMark uint32
@@ -40,7 +42,7 @@ func Restore(ns int, p *Peer, o Options) (fd int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("restore leg %v-%v: %w", p.Remote, p.Local, err)
 	}
-	fd, err = open(ns, Spec{Client: p.Remote, App: p.Local, Mark: o.Mark}, true)
+	fd, err = open(ns, Spec{Client: p.Remote, App: p.Local, Mark: o.Mark, Priority: o.Priority}, true)
 	if err != nil {
 		return -1, fmt.Errorf("restore leg %v-%v: %w", p.Remote, p.Local, err)
 	}

@@ -52,7 +52,7 @@ func newPair(t testing.TB, local string, family int) *pair {
 	must(t, "install", err)
 	t.Cleanup(func() { r.Remove() })
 	p.listen()
-	p.leg, err = Dial(p.ns, Spec{Client: p.peer, App: p.local, Mark: redirect.MarkOwn})
+	p.leg, err = Dial(p.ns, Spec{Client: p.peer, App: p.local, Mark: redirect.MarkSteer})
 	must(t, "dial", err)
 	p.app, _, err = unix.Accept4(p.listener, unix.SOCK_CLOEXEC)
 	must(t, "accept", err)
@@ -170,7 +170,7 @@ func (p *pair) crash() *image {
 // recover restores the leg, then the application, as the product does.
 func (p *pair) recover(im *image) {
 	p.t.Helper()
-	o := Options{Mark: redirect.MarkOwn, SteerMark: redirect.MarkSteer}
+	o := Options{Mark: redirect.MarkSteer, SteerMark: redirect.MarkSteer}
 	m, err := MirrorOf(&im.Peer)
 	must(p.t, "mirror", err)
 	o.SentArrived = len(p.got) >= int(m.Sent-p.base.Out)

@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/crsc-io/crsc/criu"
+	"github.com/crsc-io/crsc/netproxy/redirect"
 	"github.com/crsc-io/crsc/oci"
 )
 
@@ -31,6 +32,12 @@ func confined(c *criu.Contents, spec *specs.Spec) error {
 	for _, name := range slices.Sorted(maps.Keys(c.Needs)) {
 		if !limits.may(name) {
 			return misfit("its processes have %s, for which this container lacks %s", c.Needs[name], name)
+		}
+	}
+	for _, mark := range c.Marks {
+		// Sockets have ours from the proxy.
+		if mark != redirect.MarkSteer && !limits.unlimited && !slices.Contains(limits.reach, "CAP_NET_ADMIN") {
+			return misfit("its processes have a socket with the mark %#x, for which this container lacks CAP_NET_ADMIN", mark)
 		}
 	}
 	return nil

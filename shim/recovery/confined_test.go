@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crsc-io/crsc/criu"
+	"github.com/crsc-io/crsc/netproxy/redirect"
 	"github.com/crsc-io/crsc/oci"
 )
 
@@ -102,5 +103,15 @@ func TestConfinedFiles(t *testing.T) {
 	spec.Process.NoNewPrivileges = true
 	require.ErrorContains(t, confined(c, spec), "lacks CAP_NET_RAW")
 	spec.Process.Capabilities = nil
+	require.NoError(t, confined(c, spec))
+}
+
+// TestConfinedMarks: the proxy's mark comes with every connection.
+func TestConfinedMarks(t *testing.T) {
+	spec := specOf()
+	require.NoError(t, confined(&criu.Contents{Marks: []uint32{redirect.MarkSteer}}, spec))
+	c := &criu.Contents{Marks: []uint32{1, redirect.MarkSteer}}
+	require.ErrorContains(t, confined(c, spec), "the mark 0x1, for which this container lacks CAP_NET_ADMIN")
+	spec.Process.Capabilities.Bounding = append(spec.Process.Capabilities.Bounding, "CAP_NET_ADMIN")
 	require.NoError(t, confined(c, spec))
 }
