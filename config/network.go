@@ -50,7 +50,7 @@ type Probes struct {
 func networkKeys() []key {
 	return []key{interceptKey(), udpKey(), {
 		name: KeyExcludePorts, form: `a comma-separated list of ports and ranges such as "9090,8000-8080", each perhaps with "in:" or "out:" before it`, def: "",
-		doc: "TCP ports that are not proxied: their connections break in a crash. `in:` are ports of the container, `out:` ports of the servers that it connects to; without either, both.",
+		doc: "TCP ports that are not proxied: their connections break in a crash. `in:` are ports of the container, `out:` ports of the servers that it connects to; without either, both. Connections to name servers (port 53) never are: a question has a random number, and may be asked again.",
 		parse: func(c *Config, v string) error {
 			in, out, err := directions(v)
 			if err != nil {

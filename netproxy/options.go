@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -58,7 +59,8 @@ type Options struct {
 	// ExcludeSources are client networks that are never intercepted.
 	ExcludeSources []netip.Prefix
 	// ExcludeServerPorts and ExcludeServers are servers' ports and networks to
-	// which connections of the application are not intercepted.
+	// which connections of the application are not intercepted. Name servers never
+	// are: a question has a random number, and may be asked again.
 	ExcludeServerPorts []uint16
 	ExcludeServers     []netip.Prefix
 	// Loopback intercepts also what other containers of the pod send over lo. It
@@ -166,4 +168,15 @@ func (o *Options) defaultsAndValidate() error {
 		o.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
 	return nil
+}
+
+// nameServerPort is that of DNS.
+const nameServerPort = 53
+
+// passedServerPorts are the ports of servers to which connections pass.
+func (o *Options) passedServerPorts() []uint16 {
+	if slices.Contains(o.ExcludeServerPorts, nameServerPort) {
+		return o.ExcludeServerPorts
+	}
+	return append(slices.Clone(o.ExcludeServerPorts), nameServerPort)
 }

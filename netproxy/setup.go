@@ -36,7 +36,7 @@ func (p *Proxy) setup() error {
 		}
 		rules.Outgoing = &redirect.Outgoing{
 			Listener: p.egress.listen, Queue: p.egress.queue.Queue(),
-			ExcludePorts: p.opts.ExcludeServerPorts, ExcludePrefixes: p.opts.ExcludeServers,
+			ExcludePorts: p.opts.passedServerPorts(), ExcludePrefixes: p.opts.ExcludeServers,
 		}
 	}
 	if p.opts.Datagrams {
