@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -43,9 +44,11 @@ const maxFormer = 1024
 
 // Keep gives the namespace its former addresses, on lo: sockets that have them
 // can be made again. What is sent to a port of Bound at a current address goes to the
-// former one, and what leaves from a former address leaves from the current one
-// of its interface. The rest of the network does not learn of them: nobody
-// else's packets to such an address come here.
+// former one, and so does what is sent to any port at which nobody has listened
+// there: the application may bind more later (of several former addresses of Bound,
+// to the first). What leaves from a former address leaves from the current one of
+// its interface. The rest of the network does not learn of them: nobody else's
+// packets to such an address come here.
 //
 // The suffix is that of Options. Close takes it all away, and so does the end of
 // this process, but for the addresses.
@@ -92,7 +95,11 @@ func (k *Kept) install(f *Former) error {
 	if err := k.table.create(); err != nil {
 		return err
 	}
-	k.addInput(f)
+	add := k.table.chain(chainIn, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest)
+	k.addBound(add, f)
+	if err := k.addLater(add, f); err != nil {
+		return err
+	}
 	k.addOutput(f)
 	if err := k.table.conn.Flush(); err != nil {
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
@@ -112,9 +119,8 @@ func (k *Kept) install(f *Former) error {
 	return nil
 }
 
-// addInput comes before every redirection, which then sees the former address.
-func (k *Kept) addInput(f *Former) {
-	add := k.table.chain(chainIn, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest)
+// addBound comes before every redirection, which then sees the former address.
+func (k *Kept) addBound(add func(...[]expr.Any), f *Former) {
 	fams := families()
 	for _, b := range f.Bound {
 		for _, c := range f.Current {
@@ -125,13 +131,46 @@ func (k *Kept) addInput(f *Former) {
 			for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 				add(meta(expr.MetaKeyIIF, expr.CmpOpNeq, host32(loopbackIndex)), fam.only(), fam.is(fam.daddr, c),
 					meta(expr.MetaKeyL4PROTO, expr.CmpOpEq, []byte{proto}), loadPort(tcpDest),
-					[]expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: keyReg, Data: be16(b.Port())}},
-					[]expr.Any{
-						&expr.Immediate{Register: scratchReg, Data: b.Addr().AsSlice()},
-						&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(fam.proto), RegAddrMin: scratchReg},
-					})
+					[]expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: keyReg, Data: be16(b.Port())}}, fam.to(b.Addr()))
 			}
 		}
+	}
+}
+
+// addLater is for what is bound later. Where nobody listens at a current address,
+// the former one is tried, which refuses like the current one if there is nobody
+// either. A port at which somebody was once seen to listen at a current address
+// stays that one's: it may only be gone until its recovery.
+func (k *Kept) addLater(add func(...[]expr.Any), f *Former) error {
+	for i, fam := range families() {
+		at := slices.IndexFunc(f.Bound, func(b netip.AddrPort) bool { return familyOf(b.Addr()) == i })
+		if at < 0 {
+			continue
+		}
+		taken := &nftables.Set{ID: uint32(i + 1), Table: k.table.nft, Name: "taken_" + fam.set, KeyType: fam.keyType, Dynamic: true, Size: maxIntercepted}
+		if err := k.table.conn.AddSet(taken, nil); err != nil {
+			return err
+		}
+		for _, c := range f.Current {
+			if familyOf(c) != i {
+				continue
+			}
+			begin := slices.Concat(meta(expr.MetaKeyIIF, expr.CmpOpNeq, host32(loopbackIndex)), fam.only(), fam.is(fam.daddr, c))
+			for _, first := range [][]expr.Any{slices.Concat(begin, isTCP(), bareSYN()), slices.Concat(begin, isUDP())} {
+				add(first, appListens(), fam.key(fam.daddr, tcpDest), addToSet(taken))
+				add(first, appListens(), accept())
+				add(first, fam.key(fam.daddr, tcpDest), inSet(taken, true), fam.to(f.Bound[at].Addr()))
+			}
+		}
+	}
+	return nil
+}
+
+// to translates the destination of a connection.
+func (f *family) to(a netip.Addr) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: scratchReg, Data: a.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.proto), RegAddrMin: scratchReg},
 	}
 }
 

@@ -1,6 +1,7 @@
 package redirect_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -60,6 +61,74 @@ func TestFormerAddressIsReachedAtTheCurrentOne(t *testing.T) {
 			}
 			g.expectRefused(g.client, "10.77.0.2:80")
 		})
+	}
+}
+
+// TestFormerAddressIsBoundLater: what listens there after the resumption is reached
+// at the current address, unless somebody was seen to listen at that: then the
+// port stays its own, also while it is gone.
+func TestFormerAddressIsBoundLater(t *testing.T) {
+	for _, proxied := range []bool{true, false} {
+		t.Run(fmt.Sprintf("proxied_%v", proxied), func(t *testing.T) {
+			g := newRig(t, func(o *redirect.Options) { o.NoIncoming = !proxied })
+			k := keep(t, g.app)
+			for _, tc := range []struct{ former, current, dial, from string }{
+				{"10.77.0.9:", "10.77.0.2:", "10.77.0.2:", "10.77.0.1"},
+				{"[fd77::9]:", "[::]:", "[fd77::2]:", "fd77::1"},
+			} {
+				g.expectRefused(g.client, tc.dial+"82")
+				g.listen(tc.former + "82")
+				g.expect(g.client, tc.dial+"82", tc.from, proxied)
+
+				own := g.listen(tc.current + "83")
+				g.expect(g.client, tc.dial+"83", tc.from, proxied)
+				own.Close()
+				other := g.listen(tc.former + "83")
+				if !proxied { // our listener accepts for one that is gone
+					g.expectRefused(g.client, tc.dial+"83")
+				}
+				other.Close()
+			}
+			g.datagram("10.77.0.9:84", "10.77.0.2:84")
+			if err := k.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// datagram sends one to a socket and has it answered.
+func (g *rig) datagram(listen, to string) {
+	g.t.Helper()
+	var l net.PacketConn
+	nstest.In(g.t, g.app, func() (err error) {
+		l, err = net.ListenPacket("udp", listen)
+		return err
+	})
+	defer l.Close()
+	var c net.Conn
+	nstest.In(g.t, g.client, func() (err error) {
+		c, err = net.Dial("udp", to)
+		return err
+	})
+	defer c.Close()
+	deadline := time.Now().Add(5 * time.Second)
+	if err := errors.Join(l.SetDeadline(deadline), c.SetDeadline(deadline)); err != nil {
+		g.t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("x")); err != nil {
+		g.t.Fatal(err)
+	}
+	b := make([]byte, 8)
+	_, from, err := l.ReadFrom(b)
+	if err != nil {
+		g.t.Fatalf("no datagram has come to %s through %s: %v", listen, to, err)
+	}
+	if _, err := l.WriteTo([]byte("y"), from); err != nil {
+		g.t.Fatal(err)
+	}
+	if n, err := c.Read(b); err != nil || string(b[:n]) != "y" {
+		g.t.Errorf("answer %q, %v", b[:n], err)
 	}
 }
 

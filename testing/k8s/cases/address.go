@@ -72,6 +72,10 @@ func podAddress(t *T) {
 		t.check(!slices.Contains(seen, next.ip), "the pod has got the address %s again", next.ip)
 		next.service(ns, n+3)
 		next.ended(i + 1)
+		if i == 2 { // at the address of the first pod
+			t.check(next.get("/listen?port=7171") == "ok\n", "the application can't bind its former address again")
+			t.must(next.converseAt("7171", "later").Close())
+		}
 		t.unreachable(p.ip)
 		client.Close()
 		seen = append(seen, next.ip)
@@ -126,8 +130,10 @@ func (t *T) drained(addr string) {
 }
 
 // converse opens a connection that is echoed.
-func (p *pod) converse(line string) net.Conn {
-	c, err := net.DialTimeout("tcp", net.JoinHostPort(p.ip, "7070"), patience)
+func (p *pod) converse(line string) net.Conn { return p.converseAt("7070", line) }
+
+func (p *pod) converseAt(port, line string) net.Conn {
+	c, err := net.DialTimeout("tcp", net.JoinHostPort(p.ip, port), patience)
 	p.t.must(err)
 	p.t.must(talk(c, line))
 	return c

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 )
@@ -64,6 +65,18 @@ func (cs *conversations) dial(w http.ResponseWriter, r *http.Request) {
 		}
 		cs.end("outgoing", err)
 	}()
+	fmt.Fprintln(w, "ok")
+}
+
+// listen takes conversations on one more port of the address that the program was
+// started with.
+func (cs *conversations) listen(w http.ResponseWriter, r *http.Request) {
+	l, err := listen(os.Getenv("BIND") + ":" + r.URL.Query().Get("port"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	go func() { _ = cs.accept(l) }() // it goes on to the program's end
 	fmt.Fprintln(w, "ok")
 }
 

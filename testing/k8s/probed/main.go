@@ -1,8 +1,8 @@
 // Command probed is an application that can be probed in every way that
 // Kubernetes has: HTTP and gRPC on ports of their own, TCP on both, and exec with
 // the argument "check". It counts the requests for /count, in memory. On a third
-// port it echoes lines, and /dial makes it connect to a server; /conversations
-// tells what became of these connections. With BIND set it listens at that
+// port it echoes lines, on others after /listen; /dial makes it connect to a server;
+// /conversations tells what became of these connections. With BIND set it listens at that
 // address only.
 package main
 
@@ -50,14 +50,18 @@ func check() error {
 	return nil
 }
 
-// serve serves until something fails. CRIU can't dump Multipath TCP, which Go
-// listens with otherwise.
-func serve() error {
+// listen listens without Multipath TCP, which CRIU can't dump.
+func listen(addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
+	return lc.Listen(context.Background(), "tcp", addr)
+}
+
+// serve serves until something fails.
+func serve() error {
 	var ls [3]net.Listener
 	for i, port := range []string{httpPort, grpcPort, talkPort} {
-		l, err := lc.Listen(context.Background(), "tcp", os.Getenv("BIND")+port)
+		l, err := listen(os.Getenv("BIND") + port)
 		if err != nil {
 			return err
 		}
@@ -80,6 +84,7 @@ func handler(cs *conversations) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/dial", cs.dial)
+	mux.HandleFunc("/listen", cs.listen)
 	mux.HandleFunc("/conversations", cs.report)
 	mux.HandleFunc("/count", func(w http.ResponseWriter, _ *http.Request) {
 		n := count.Add(1)
