@@ -86,6 +86,14 @@ client-tests: setup build ## containerd's own tests of a runtime with the stock 
 	@CGO_ENABLED=0 go build -ldflags '-s -w' -o bin/testing/critest-program ./testing/critest/program
 	@exec bin/testing/crsc-critest -suite client -out $(OUT)/client-tests.json $(ARGS)
 
+.PHONY: cri-tests
+cri-tests: setup build ## containerd's own tests of its CRI plugin with the stock shim and with ours; ten minutes
+	@exec testing/env/install deb lsof strace procps
+	@exec testing/env/install clienttest
+	@CGO_ENABLED=0 go build -o bin/testing/crsc-critest ./testing/critest/cmd/crsc-critest
+	@CGO_ENABLED=0 go build -ldflags '-s -w' -o bin/testing/critest-program ./testing/critest/program
+	@exec bin/testing/crsc-critest -suite criserver -out $(OUT)/cri-tests.json $(ARGS)
+
 .PHONY: k8s
 k8s: setup build ## a real Kubernetes with crsc from deploy/; ten minutes, the first time twenty
 	@exec testing/env/install kubernetes node dist

@@ -1,16 +1,11 @@
 package critest
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -96,56 +91,14 @@ func (s *clientSuite) run(ctx context.Context, handler string) ([]spec, error) {
 	if s.o.Focus != "" {
 		tests = s.o.Focus
 	}
-	log := filepath.Join(s.o.LogDir, "client-"+handler+".log")
-	out, err := os.Create(log)
-	if err != nil {
-		return nil, err
-	}
-	defer out.Close()
 	ctx, cancel := context.WithTimeout(ctx, suiteLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(s.env.ToolsDir, "containerd-client-test"),
-		"-test.root", "-test.v", "-test.run", tests, "-test.skip", skippedClientTests, "-test.parallel", "1", "-test.timeout", suiteLimit.String())
-	cmd.Dir, cmd.Stdout, cmd.Stderr = isolate.Dir, out, out
+		"-test.root", "-test.run", tests, "-test.skip", skippedClientTests)
 	cmd.Env = append(os.Environ(), "PATH="+s.env.Path(), "TEST_RUNTIME="+runtime, "CRSC_CONFIG="+node, "SSL_CERT_FILE="+s.cert, "TMPDIR="+isolate.Dir)
-	failed := cmd.Run() // also when a test failed
-	if _, err := out.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	specs, err := parseGoTests(out)
+	specs, err := runGoTests(cmd, filepath.Join(s.o.LogDir, "client-"+handler+".log"))
 	if err != nil {
-		return nil, fmt.Errorf("containerd's client tests with %s (see %s): %w", handler, log, errors.Join(err, failed))
+		return nil, fmt.Errorf("containerd's client tests with %s: %w", handler, err)
 	}
 	return specs, nil
-}
-
-var goTestResult = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+) \(`)
-
-// parseGoTests reads what a Go test binary prints with -test.v. The verdict of
-// the whole has to be there: a suite that ended early has run some tests only.
-func parseGoTests(r io.Reader) ([]spec, error) {
-	var out []spec
-	ended := false
-	results := map[string]string{"PASS": "passed", "FAIL": "failed", "SKIP": "skipped"}
-	lines := bufio.NewReader(r)
-	for {
-		line, err := lines.ReadString('\n')
-		if m := goTestResult.FindStringSubmatch(line); m != nil {
-			out = append(out, spec{Name: m[2], Result: results[m[1]]})
-		}
-		switch strings.TrimSpace(line) {
-		case "PASS", "FAIL":
-			ended = true
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if !ended || len(out) == 0 {
-		return nil, fmt.Errorf("it ended early, after %d results", len(out))
-	}
-	return out, nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/crsc-io/crsc/testing/env"
 	"github.com/crsc-io/crsc/testing/isolate"
@@ -22,7 +23,7 @@ const criConfig = `
     config_path = %q
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
-  [plugins."io.containerd.cri.v1.runtime".cni]
+%s  [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = [%q]
     conf_dir = %q
   [plugins."io.containerd.cri.v1.runtime".containerd]
@@ -53,8 +54,15 @@ type node struct {
 	file   string // the shims' node file
 }
 
-func startNode(ctx context.Context, e *env.Env, program string) (*node, error) {
-	data, err := layer(program)
+// nodeOptions are what suites want of their node.
+type nodeOptions struct {
+	program string        // the built testing/critest/program
+	cri     string        // lines for the CRI plugin
+	again   time.Duration // see isolate.ContainerdOptions
+}
+
+func startNode(ctx context.Context, e *env.Env, o nodeOptions) (*node, error) {
+	data, err := layer(o.program)
 	if err != nil {
 		return nil, err
 	}
@@ -85,8 +93,8 @@ func startNode(ctx context.Context, e *env.Env, program string) (*node, error) {
 		return nil, err
 	}
 	n.daemon, err = isolate.StartContainerd(ctx, isolate.ContainerdOptions{
-		Path: e.Path(), Node: n.file,
-		Config: fmt.Sprintf(criConfig, pauseImage, certs, e.ToolsDir, cni),
+		Path: e.Path(), Node: n.file, Again: o.again,
+		Config: fmt.Sprintf(criConfig, pauseImage, certs, o.cri, e.ToolsDir, cni),
 	})
 	return n, err
 }

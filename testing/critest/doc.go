@@ -12,6 +12,12 @@
 //
 //	make client-tests       # out/client-tests.json
 //
+// A third is its integration tests of the CRI plugin (integration of its source
+// tree): statistics, events, logs, terminals, updates of resources, user
+// namespaces, volumes, and a daemon that is started again under running pods:
+//
+//	make cri-tests          # out/cri-tests.json
+//
 // # Invariants
 //
 //   - Everything runs isolated (package isolate): containerd with CRI, CNI's
@@ -27,5 +33,9 @@
 //
 // "public image with digest" wants an image of the suite's own registry by its
 // digest, and "MaskedPaths" a shell that has no ls of its own. Both fail with
+// either shim.
+//
+// Of the CRI plugin's tests AdditionalGids wants the groups of a certain image,
+// Issue10598 nginx itself, and ContainerIOLeakAfterStartFailed finds one pipe of
 // either shim.
 package critest

@@ -46,6 +46,13 @@ func images() []image {
 		{staging + "test-image-latest", "latest", "", shell},
 		{staging + "test-image-tag", "test", "", shell},
 		{staging + "test-image-tag", "all", "", shell},
+		// Those of containerd's own suite.
+		{"pause", "3.10.1", "65535:65535", []string{"/server/pause"}},
+		{"containerd/busybox", "1.36", "", shell},
+		{"containerd/volume-copy-up", "2.2", "", shell},
+		{"containerd/volume-ownership", "2.1", "", shell},
+		{"containerd/nginx", "1.27.0", "", []string{"/server/nginx"}},
+		{e2e + "resource-consumer", "1.10", "", []string{"/server/pause"}},
 	}
 	for _, n := range []string{"1", "2", "3"} {
 		out = append(out, image{staging + "test-image-" + n, "latest", "", shell},
@@ -86,6 +93,10 @@ func layer(program string) ([]byte, error) {
 		t.dir(d, 0o755)
 	}
 	t.dir("tmp", 0o1777)
+	for _, file := range []string{"test_dir/test_file", "C:/weird_test_dir/weird_test_file", ":colon_prefixed/colon_prefixed_file"} {
+		t.dir(filepath.Dir(file), 0o755)
+		t.text(file, "test_content\n") // what containerd's tests look for in volumes
+	}
 	t.text("etc/passwd", passwd)
 	t.text("etc/group", groups)
 	t.copy("bin/busybox", busybox, 0o755)
@@ -95,7 +106,7 @@ func layer(program string) ([]byte, error) {
 		}
 	}
 	t.copy("server/nginx", program, 0o755)
-	for _, name := range []string{"server/httpd", "server/pause", "bin/ipcs", "bin/pgrep"} {
+	for _, name := range []string{"server/httpd", "server/pause", "bin/ipcs", "bin/pgrep", "bin/stress"} {
 		t.link(name, "/server/nginx")
 	}
 	// Setuid, for the specs about new privileges and mapped users.
@@ -106,6 +117,17 @@ func layer(program string) ([]byte, error) {
 		t.err = t.w.Close()
 	}
 	return buf.Bytes(), t.err
+}
+
+// volumes are those that an image declares.
+func volumes(image string) map[string]struct{} {
+	switch image {
+	case "containerd/volume-copy-up":
+		return map[string]struct{}{"/test_dir": {}, "C:/weird_test_dir": {}, "/:colon_prefixed": {}}
+	case "containerd/volume-ownership":
+		return map[string]struct{}{"/test_dir": {}}
+	}
+	return nil
 }
 
 // layerWriter writes entries until the first error.
@@ -125,7 +147,11 @@ func (t *layerWriter) put(h tar.Header, data []byte) {
 }
 
 func (t *layerWriter) dir(name string, mode int64) {
-	t.put(tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: mode}, nil)
+	h := tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: mode}
+	if name == "test_dir" {
+		h.Uid, h.Gid = 65534, 65534 // as in volume-ownership
+	}
+	t.put(h, nil)
 }
 
 func (t *layerWriter) text(name, text string) {
@@ -168,7 +194,7 @@ func newStore(layer []byte, all []image) (*store, error) {
 			Platform: v1.Platform{Architecture: runtime.GOARCH, OS: "linux"},
 			Config: v1.ImageConfig{
 				User: i.user, Cmd: i.cmd, WorkingDir: "/", Env: []string{"PATH=/bin"},
-				Labels: map[string]string{"crsc.io/critest": label},
+				Labels: map[string]string{"crsc.io/critest": label}, Volumes: volumes(i.name),
 			},
 			RootFS: v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{top.Digest}},
 		})

@@ -51,7 +51,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := startNode(ctx, e, o.Program)
+	n, err := startNode(ctx, e, nodeOptions{program: o.Program})
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,10 @@ const Dir = "/run/crsc"
 type Containerd struct {
 	Address string // of its gRPC socket
 	Log     string // file
-	exited  chan struct{}
+
+	cmd    func() *exec.Cmd
+	again  time.Duration
+	exited chan struct{}
 }
 
 const containerdStart = 30 * time.Second
@@ -33,6 +36,9 @@ type ContainerdOptions struct {
 	Node   string   // the shims' node file (CRSC_CONFIG)
 	Config string   // further TOML
 	Off    []string // further plugins to disable
+	// Again is how long after its end it is started again, as by a service manager;
+	// 0: never.
+	Again time.Duration
 }
 
 // StartContainerd starts the daemon inside and returns when it listens.
@@ -40,29 +46,58 @@ func StartContainerd(ctx context.Context, o ContainerdOptions) (*Containerd, err
 	if err := os.MkdirAll(Dir, 0o711); err != nil {
 		return nil, err
 	}
-	d := &Containerd{Address: filepath.Join(Dir, "containerd.sock"), Log: filepath.Join(Dir, "containerd.log"), exited: make(chan struct{})}
+	d := &Containerd{Address: filepath.Join(Dir, "containerd.sock"), Log: filepath.Join(Dir, "containerd.log"), again: o.Again, exited: make(chan struct{})}
 	config := filepath.Join(Dir, "containerd.toml")
 	text := env.ContainerdConfig{Dir: Dir, Address: d.Address, Off: o.Off, More: o.Config}.TOML()
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return nil, err
 	}
+	binary, err := LookPath("containerd", o.Path)
+	if err != nil {
+		return nil, err
+	}
+	d.cmd = func() *exec.Cmd {
+		cmd := exec.Command(binary, "--config", config)
+		cmd.Dir, cmd.Env = "/", append(os.Environ(), "PATH="+o.Path, "CRSC_CONFIG="+o.Node, "XDG_RUNTIME_DIR="+Dir)
+		return cmd
+	}
+	cmd, err := d.start()
+	if err != nil {
+		return nil, err
+	}
+	go d.keep(cmd)
+	return d, d.awaitSocket(ctx)
+}
+
+func (d *Containerd) start() (*exec.Cmd, error) {
 	log, err := os.OpenFile(d.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	binary, err := LookPath("containerd", o.Path)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(binary, "--config", config)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
-	cmd.Env = append(os.Environ(), "PATH="+o.Path, "CRSC_CONFIG="+o.Node, "XDG_RUNTIME_DIR="+Dir)
+	cmd := d.cmd()
+	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start containerd: %w", err)
 	}
-	go func() { cmd.Wait(); close(d.exited) }() // its end is told by awaitSocket
-	return d, d.awaitSocket(ctx)
+	return cmd, nil
+}
+
+// keep waits for the daemon's end, and starts it again if that is wanted. Who
+// needs it finds out that it is gone: awaitSocket, or the suite that has killed it.
+func (d *Containerd) keep(cmd *exec.Cmd) {
+	defer close(d.exited)
+	for {
+		_ = cmd.Wait()
+		if d.again == 0 {
+			return
+		}
+		time.Sleep(d.again)
+		var err error
+		if cmd, err = d.start(); err != nil {
+			return
+		}
+	}
 }
 
 func (d *Containerd) awaitSocket(ctx context.Context) error {

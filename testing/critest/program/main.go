@@ -1,7 +1,7 @@
 // The command program is what runs in the images of package critest, under the
 // names that the suite's specs call: nginx and httpd serve a page (on the port
 // that is the argument), pause holds a sandbox, nnp tells its effective user
-// ID, ipcs and pgrep are what the host's BusyBox lacks.
+// ID, ipcs, pgrep and stress are what the host's BusyBox lacks.
 package main
 
 import (
@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -31,6 +33,8 @@ func main() {
 		os.Exit(pgrep(os.Args[1]))
 	case "pause":
 		pause()
+	case "stress":
+		stress()
 	default:
 		log.Fatalf("unknown name %s", name)
 	}
@@ -69,6 +73,17 @@ func pgrep(text string) int {
 		}
 	}
 	return found
+}
+
+// stress takes 110 MB of memory for half a minute, as "stress -m 1 --vm-bytes
+// 100M --vm-hang 0 -t 30" does, with what a program has besides.
+func stress() {
+	b := make([]byte, 110<<20)
+	for i := 0; i < len(b); i += os.Getpagesize() {
+		b[i] = 1
+	}
+	time.Sleep(30 * time.Second)
+	runtime.KeepAlive(b)
 }
 
 // pause reaps what is left in a shared PID namespace until it is told to end.

@@ -17,14 +17,14 @@ import (
 func main() {
 	o := critest.Options{Progress: os.Stderr}
 	out := flag.String("out", "out/critest.json", "`file` for the result; logs go beside it")
-	suite := flag.String("suite", "cri", "cri, or client: containerd's own tests of a runtime")
+	suite := flag.String("suite", "cri", "cri; containerd's own tests: client of a runtime, criserver of its CRI plugin")
 	handlers := flag.String("handlers", "crsc,crsc-protected", "`names` of what to compare with runc")
 	flag.StringVar(&o.Focus, "focus", "", "only specs that match this regular `expression`")
 	flag.StringVar(&o.Program, "program", "bin/testing/critest-program", "the built testing/critest/program")
 	flag.Parse()
-	suites := map[string]func(context.Context, critest.Options) (*critest.Report, error){"cri": critest.Run, "client": critest.RunClient}
+	suites := map[string]func(context.Context, critest.Options) (*critest.Report, error){"cri": critest.Run, "client": critest.RunClient, "criserver": critest.RunCRIServer}
 	if suites[*suite] == nil {
-		fmt.Fprintf(os.Stderr, "critest: unknown suite %q (there are cri and client)\n", *suite)
+		fmt.Fprintf(os.Stderr, "critest: unknown suite %q (there are cri, client and criserver)\n", *suite)
 		os.Exit(2)
 	}
 	inside, status, err := isolate.Enter(isolate.Options{Name: "critest"})
