@@ -1,8 +1,8 @@
 // Command kubernetes is a whole Kubernetes in one program, which acts as the
 // one it is called by the name of: etcd, kube-apiserver,
-// kube-controller-manager, kube-scheduler, kube-proxy, kubelet or kubectl. They
-// share nearly all of their code, so that one program builds and links in a
-// fraction of the time that seven take.
+// kube-controller-manager, kube-scheduler, kube-proxy, kubelet, kubectl or
+// metrics-server. They share nearly all of their code, so that one program
+// builds and links in a fraction of the time that eight take.
 //
 // It is a module of its own: Kubernetes pins its dependencies by replacing
 // them, which only a main module may do.
@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
+	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
@@ -27,6 +28,7 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+	metrics "sigs.k8s.io/metrics-server/cmd/metrics-server/app"
 )
 
 func main() {
@@ -48,6 +50,8 @@ func main() {
 		command = proxy.NewProxyCommand()
 	case "kubelet":
 		command = kubelet.NewKubeletCommand(context.Background())
+	case "metrics-server":
+		command = metrics.NewMetricsServerCommand(genericserver.SetupSignalHandler())
 	default:
 		fmt.Fprintf(os.Stderr, "kubernetes: no program is called %q\n", name)
 		os.Exit(2)

@@ -12,6 +12,7 @@ func table() []testCase {
 		{"probes-network", networkProbes},
 		{"probes-exec", execProbes},
 		{"operator-tools", operatorTools},
+		{"top", top},
 		{"debug-in-pid-namespace", insidePID},
 		{"fresh-by-default", freshByDefault},
 		{"across-pods", acrossPods},

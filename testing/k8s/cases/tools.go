@@ -28,7 +28,7 @@ func operatorTools(t *T) {
 		if round > 0 {
 			p.kill("app")
 		}
-		before = p.top(before)
+		before = p.usage(before)
 		out := t.kubectl("exec", "-n", ns, "probed", "-c", "look", "--", "wget", "-qO-", "http://127.0.0.1:8080/healthz")
 		t.check(out == "ok", "the ephemeral container sees %q", out)
 		for range 10 {
@@ -93,10 +93,9 @@ func (p *pod) ephemeral(name string) {
 // usage is what Kubernetes says that a container uses.
 type usage struct{ cpuSeconds, bytes float64 }
 
-// top asks for what kubectl top shows: the kubelet's figures, which the metrics
-// server collects from this very place. The time of the processor goes on
-// counting through a crash.
-func (p *pod) top(before usage) (now usage) {
+// usage asks the kubelet for the figures that the metrics server collects. The time
+// of the processor goes on counting through a crash.
+func (p *pod) usage(before usage) (now usage) {
 	p.t.await(func(ctx context.Context) error {
 		out, err := p.t.c.Kubectl(ctx, "get", "--raw", "/api/v1/nodes/"+cluster.NodeName+"/proxy/metrics/resource")
 		if err != nil {

@@ -15,8 +15,11 @@ import (
 	"time"
 )
 
-// makeCertificates writes ca.crt, apiserver.crt, apiserver.key and
-// serviceaccount.key into dir.
+// aggregator is whom the API server is to the servers behind it.
+const aggregator = "front-proxy-client"
+
+// makeCertificates writes ca.crt, apiserver.crt, apiserver.key, aggregator.crt,
+// aggregator.key and serviceaccount.key into dir.
 func makeCertificates(dir string, names []string, addresses []net.IP) error {
 	ca := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "crsc-test"},
@@ -36,6 +39,15 @@ func makeCertificates(dir string, names []string, addresses []net.IP) error {
 	if err != nil {
 		return err
 	}
+	client := &x509.Certificate{
+		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: aggregator},
+		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	clientKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
 	accounts, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -44,6 +56,8 @@ func makeCertificates(dir string, names []string, addresses []net.IP) error {
 		writeCertificate(filepath.Join(dir, "ca.crt"), ca, ca, caKey, caKey),
 		writeCertificate(filepath.Join(dir, "apiserver.crt"), server, ca, serverKey, caKey),
 		writeKey(filepath.Join(dir, "apiserver.key"), serverKey),
+		writeCertificate(filepath.Join(dir, "aggregator.crt"), client, ca, clientKey, caKey),
+		writeKey(filepath.Join(dir, "aggregator.key"), clientKey),
 		writeKey(filepath.Join(dir, "serviceaccount.key"), accounts),
 	)
 }

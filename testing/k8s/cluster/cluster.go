@@ -90,7 +90,7 @@ func (c *Cluster) link(context.Context) error {
 	if _, err := os.Stat(all); err != nil {
 		return fmt.Errorf("%w: run testing/env/install kubernetes", err)
 	}
-	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"} {
+	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl", "metrics-server"} {
 		if err := os.Symlink(all, filepath.Join(c.dir, "bin", name)); err != nil {
 			return err
 		}
@@ -155,7 +155,11 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 			"--service-account-key-file=" + d("serviceaccount.key"), "--token-auth-file=" + d("tokens.csv"),
 			"--authorization-mode=Node,RBAC", "--service-cluster-ip-range=" + services, "--allow-privileged=true",
 			"--kubelet-preferred-address-types=InternalIP", "--feature-gates=MutatingAdmissionPolicy=true",
-			"--runtime-config=admissionregistration.k8s.io/v1beta1=true", "--enable-priority-and-fairness=false"},
+			"--runtime-config=admissionregistration.k8s.io/v1beta1=true", "--enable-priority-and-fairness=false",
+			"--requestheader-client-ca-file=" + d("ca.crt"), "--requestheader-allowed-names=" + aggregator,
+			"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+			"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+			"--proxy-client-cert-file=" + d("aggregator.crt"), "--proxy-client-key-file=" + d("aggregator.key")},
 		{"kube-controller-manager", "--kubeconfig=" + c.kubeconfig(), "--leader-elect=false", "--use-service-account-credentials=false",
 			"--service-account-private-key-file=" + d("serviceaccount.key"), "--root-ca-file=" + d("ca.crt"),
 			"--allocate-node-cidrs=false"},
