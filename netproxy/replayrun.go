@@ -181,8 +181,9 @@ func (p *Proxy) feed(c *conn, s *replay.Step) error {
 	deadline := time.Now().Add(p.stallLimit())
 	for c.inSent < s.Upto && !c.failed[legSide] {
 		data := s.Conn.Slice(c.inSent, s.Upto)
-		if s.Kind == replay.Tail && p.mustWait(c) {
-			c.in.add(&p.pool, data)
+		if s.Kind == replay.Tail && (!c.in.empty() || p.mustWait(c)) {
+			// Behind what an earlier step could not deliver yet.
+			c.in.add(&p.pool, s.Conn.Slice(c.inSent+uint64(len(c.in.bytes())), s.Upto))
 			return nil
 		}
 		if len(data) == 0 {

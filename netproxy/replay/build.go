@@ -253,6 +253,26 @@ func (b *builder) close(c *Conn, rec *journal.Record) {
 	b.shutIfDue(c)
 }
 
+// tail adds the rest of a connection's input. What was sent after an answer waits
+// for that; what the answer is to does not, although nobody saw it consumed before
+// the crash.
+func (b *builder) tail(c *Conn) {
+	for from := c.consumed; from < c.end(); {
+		out, upto := c.gateFor(from+1), c.end()
+		for _, g := range c.gates {
+			if g.out > out {
+				break
+			}
+			upto = g.end
+		}
+		if upto <= from {
+			upto = c.end()
+		}
+		b.plan.Steps = append(b.plan.Steps, Step{Kind: Tail, Conn: c, From: from, Upto: upto, Gate: out})
+		from = upto
+	}
+}
+
 // finish adds what had reached the shim but was not seen consumed.
 func (b *builder) finish() {
 	seen := map[*Conn]bool{}
@@ -263,7 +283,7 @@ func (b *builder) finish() {
 		seen[c] = true
 		b.plan.Bytes += int64(len(c.Input))
 		if c.reset == 0 && c.end() > c.consumed {
-			b.plan.Steps = append(b.plan.Steps, Step{Kind: Tail, Conn: c, From: c.consumed, Upto: c.end(), Gate: c.gateFor(c.end())})
+			b.tail(c)
 		}
 	}
 	for _, d := range b.arrived {

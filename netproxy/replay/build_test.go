@@ -137,6 +137,14 @@ func TestUnconsumedInputComesLast(t *testing.T) {
 	require.Equal(t, []brief{{Open, 1, 0, 0}, {Open, 2, 0, 0}, {Feed, 2, 2, 0}, {Tail, 1, 2, 0}}, steps(p))
 }
 
+// TestTailWaitsForItsOwnAnswers: the answer to the first of two requests was seen,
+// and that it was consumed was not.
+func TestTailWaitsForItsOwnAnswers(t *testing.T) {
+	p, err := Build(script(opened(1), input(1, 0, 0, "aa"), output(1, 0, 5), input(1, 2, 5, "bb"), input(1, 4, 5, "cc")), nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, []brief{{Open, 1, 0, 0}, {Tail, 1, 2, 0}, {Tail, 1, 6, 5}}, steps(p))
+}
+
 func TestMissingInputIsAnError(t *testing.T) {
 	_, err := Build(script(opened(1), input(1, 10, 0, "aa")), nil, nil)
 	require.ErrorIs(t, err, ErrIncomplete)
