@@ -94,11 +94,11 @@ func TestSafeVolume(t *testing.T) {
 	t.Parallel()
 	c := newContainer(t)
 	dir := t.TempDir()
-	c.run("busybox", protected("safe-volumes", "/vol", "checkpoint-interval", "300ms"),
+	c.run("busybox", noTriggers("safe-volumes", "/vol"),
 		[]string{"--mount=type=bind,src=" + dir + ",dst=/vol,options=rbind:rw", c.mountApp()}, "/app", "-file", "/vol/data.log")
 	k := c.dialApp()
 	require.Equal(t, "1", k.ask("add"))
-	c.awaitCheckpoint()
+	c.crsc("checkpoint", c.id) // and no other before the crash
 	require.True(t, c.status().Protected)
 	require.Equal(t, "2", k.ask("add"))
 	c.crash()
