@@ -69,7 +69,7 @@ func TestCorruptionNamesFileAndOffset(t *testing.T) {
 		require.Greater(t, len(segmentFiles(t, o.FS)), 2)
 		bad := recs[len(recs)/2]
 		path, off := offsetOf(t, o, bad.Position)
-		overwrite(t, o.FS, path, off+20, []byte{0xff})
+		flip(t, o.FS, path, off+20)
 
 		err := requireUntouched(t, o)
 		require.ErrorIs(t, err, ErrCorrupt)
@@ -94,10 +94,13 @@ func TestDamageInTheLastSegment(t *testing.T) {
 		// Built anew for each record, since Open repairs.
 		_, recs := written(t, v, 3)
 		for i, bad := range recs {
-			for _, wipe := range []int{1, 60} {
+			for _, damage := range []func(path string, off int64, fs vfs.FS){
+				func(path string, off int64, fs vfs.FS) { flip(t, fs, path, off) },
+				func(path string, off int64, fs vfs.FS) { overwrite(t, fs, path, off, make([]byte, 60)) },
+			} {
 				o, _ := written(t, v, 3)
 				path, off := offsetOf(t, o, bad.Position)
-				overwrite(t, o.FS, path, off+30, make([]byte, wipe))
+				damage(path, off+30, o.FS)
 				_, err := Verify(o.FS, testDir, nil)
 				torn := i == len(recs)-1 || v.class == Disk && i == len(recs)-2
 				if !torn {

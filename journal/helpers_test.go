@@ -219,6 +219,12 @@ func overwrite(t testing.TB, fs vfs.FS, path string, off int64, b []byte) {
 	require.NoError(t, errors.Join(err, f.Sync(), f.Close()))
 }
 
+// flip changes a byte, whatever it is: of what is encrypted each is 0 now and then.
+func flip(t testing.TB, fs vfs.FS, path string, off int64) {
+	t.Helper()
+	overwrite(t, fs, path, off, []byte{contents(t, fs, path)[off] ^ 0xff})
+}
+
 func contents(t testing.TB, fs vfs.FS, path string) []byte {
 	t.Helper()
 	f, err := fs.Open(path)
