@@ -109,19 +109,27 @@ func TestSharedNamespaces(t *testing.T) {
 		return criutest.InNamespace(typ, "/proc/"+itoa(pause.Pid)+"/ns/"+file)
 	}
 	b := start(t, "", criutest.RedisArgs, join(specs.NetworkNamespace, "net"), join(specs.IPCNamespace, "ipc"), join(specs.UTSNamespace, "uts"))
+	b.survive(2, func() {})
+}
+
+// survive crashes the container's Redis after each of some checkpoints. It has its
+// data again, and the same view of the system, and check is called.
+func (b *box) survive(rounds int, check func()) {
+	b.t.Helper()
 	c := b.redis()
 	c.Do("SET", "key", "1")
-	before := view(t, b.Pid)
-	for range 2 {
+	before := view(b.t, b.Pid)
+	for range rounds {
 		b.dump()
 		c.Reset()
 		b.Crash()
 		b.restore()
 		c = b.redis()
 		if got := c.Do("GET", "key"); got != "1" {
-			t.Errorf("key is %q", got)
+			b.t.Errorf("key is %q", got)
 		}
-		sameView(t, before, view(t, b.Pid))
+		sameView(b.t, before, view(b.t, b.Pid))
+		check()
 	}
 }
 

@@ -17,23 +17,11 @@ import (
 // to the user namespace, round after round.
 func TestUserNamespace(t *testing.T) {
 	b := start(t, "", criutest.RedisArgs, criutest.InUserNamespace(200_000))
-	c := b.redis()
-	c.Do("SET", "key", "1")
-	before := view(t, b.Pid)
-	for range 3 {
-		b.dump()
-		c.Reset()
-		b.Crash()
-		b.restore()
-		c = b.redis()
-		if got := c.Do("GET", "key"); got != "1" {
-			t.Errorf("key is %q", got)
-		}
-		sameView(t, before, view(t, b.Pid))
+	b.survive(3, func() {
 		if out := b.Runc("exec", b.ID, "/bin/stat", "-c", "%u", "/proc/1"); out != "0\n" {
 			t.Errorf("the owner of the init is %q", out)
 		}
-	}
+	})
 }
 
 // TestUserNamespaceUsers has processes of two users. Without a user namespace that

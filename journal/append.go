@@ -43,10 +43,15 @@ func (j *Journal) AppendInput(conn uint32, offset, outPos uint64, payload []byte
 // AppendConsumed records that the application has taken the connection's input
 // up to offset. The order of these records is the order of processing.
 func (j *Journal) AppendConsumed(conn uint32, offset uint64) Position {
+	return j.appendOffset(TypeConsumed, conn, offset)
+}
+
+// appendOffset records something that happened at an offset of the input.
+func (j *Journal) appendOffset(t Type, conn uint32, offset uint64) Position {
 	if !j.admit(0) {
 		return 0
 	}
-	start := j.begin(TypeConsumed)
+	start := j.begin(t)
 	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
 	j.batch.buf = binary.AppendUvarint(b, offset)
 	return j.finish(start)
@@ -94,13 +99,7 @@ func (j *Journal) AppendClose(conn uint32, dir Direction, kind CloseKind, offset
 // AppendUrgent records that the byte of input at offset, which is recorded
 // already, was sent as urgent data.
 func (j *Journal) AppendUrgent(conn uint32, offset uint64) Position {
-	if !j.admit(0) {
-		return 0
-	}
-	start := j.begin(TypeUrgent)
-	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
-	j.batch.buf = binary.AppendUvarint(b, offset)
-	return j.finish(start)
+	return j.appendOffset(TypeUrgent, conn, offset)
 }
 
 // AppendFailed records how a connection that the application opened failed: with
