@@ -8,7 +8,6 @@ import (
 
 	"github.com/crsc-io/crsc/netproxy/order"
 	"github.com/crsc-io/crsc/netproxy/redirect"
-	"github.com/crsc-io/crsc/netproxy/tcprepair"
 )
 
 // setup puts into the namespace what the loop needs. What was made before an
@@ -84,16 +83,6 @@ func (p *Proxy) listeners() []int {
 		}
 	}
 	return fds
-}
-
-// legPorts makes the allocator; the namespace's ephemeral ports belong to the
-// application.
-func legPorts(ns int) (*tcprepair.Ports, error) {
-	low, high, err := ephemeralPorts(ns)
-	if err != nil {
-		return nil, err
-	}
-	return tcprepair.NewPorts(tcprepair.PortOptions{EphemeralLow: low, EphemeralHigh: high})
 }
 
 // lastWords passes on what an application that has ended had still written. The
