@@ -92,7 +92,7 @@ func (a *Armed) start(ctx context.Context) (err error) {
 }
 
 func (a *Armed) openDir() error {
-	path, err := makeLinkless(a.Images, a.Moved)
+	path, err := makeLinkless(a.Images, a.Pins, a.Moved)
 	if err == nil {
 		a.dir, err = os.Open(path)
 	}
