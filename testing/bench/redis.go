@@ -40,8 +40,11 @@ func (r *Rig) DialRedis(addr netip.AddrPort) (*Redis, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Redis{conn, bufio.NewReaderSize(conn, 256<<10)}, nil
+	return NewRedis(conn), nil
 }
+
+// NewRedis uses a connection.
+func NewRedis(conn net.Conn) *Redis { return &Redis{conn, bufio.NewReader(conn)} }
 
 // DialMany opens connections from the clients' network namespace. What was opened
 // before an error is returned with it.
