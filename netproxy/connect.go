@@ -241,5 +241,6 @@ func (p *Proxy) legStands(c *conn, fd int) {
 	if c.stray {
 		p.strayStands(c)
 	}
+	p.vigil.meet(c)
 	p.activate(c)
 }

@@ -48,6 +48,10 @@
 //     wait for a disk: output that does lies in an outbox meanwhile.
 //   - Memory per connection is at most one buffer in each direction; a full
 //     buffer stops reading, so back-pressure reaches the sender.
+//   - A peer that has vanished is given up when the application's own socket would
+//     have given it up (vigil): the application then reads ECONNRESET, not
+//     ETIMEDOUT. A client of an application that sets no timeouts is given up after
+//     200 s of silence.
 //   - A stream offset counts bytes since the connection was opened and never
 //     changes its meaning, whatever happens to legs and sequence numbers.
 package netproxy

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/crsc-io/crsc/netproxy/internal/kernel"
 	"github.com/crsc-io/crsc/netproxy/order"
 	"github.com/crsc-io/crsc/netproxy/redirect"
 )
@@ -18,9 +19,14 @@ func (p *Proxy) setup() error {
 		return fmt.Errorf("netproxy: ports for legs: %w", err)
 	}
 	low, high := p.ports.Range()
-	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high, Outgoing: p.opts.Egress, Datagrams: p.opts.Datagrams}); err != nil {
+	types, err := kernel.Types()
+	if err != nil {
+		types = nil // who needs them says why they can't be read
+	}
+	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high, Outgoing: p.opts.Egress, Datagrams: p.opts.Datagrams, Types: types}); err != nil {
 		return fmt.Errorf("netproxy: order of consumption: %w", err)
 	}
+	p.openVigil(types)
 	if p.listen, err = redirect.Listen(p.netns, 0); err != nil {
 		return fmt.Errorf("netproxy: %w", err)
 	}
@@ -192,6 +198,7 @@ func (p *Proxy) release() {
 			p.opts.Log.WithError(err).Warn("netproxy: close the queues of datagrams")
 		}
 	}
+	p.vigil.close()
 	if p.src != nil {
 		if err := p.src.Close(); err != nil {
 			p.opts.Log.WithError(err).Warn("netproxy: close order source")

@@ -40,7 +40,7 @@ func (r *Rig) DialRedis(addr netip.AddrPort) (*Redis, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewRedis(conn), nil
+	return &Redis{conn, bufio.NewReaderSize(conn, 256<<10)}, nil
 }
 
 // NewRedis uses a connection.
