@@ -28,11 +28,7 @@ const linklessDir = "linkless"
 // makeLinkless makes the directory from which images are restored. In those that
 // were moved the tasks have no login user, whom the audit log would name: nobody
 // logged in here.
-func makeLinkless(images string, pins *Pins, moved bool) (dir string, err error) {
-	groups, err := newRegroup(pins, moved)
-	if err != nil {
-		return "", err
-	}
+func makeLinkless(images string, moved bool) (dir string, err error) {
 	dir = filepath.Join(images, linklessDir)
 	if err := os.RemoveAll(dir); err != nil {
 		return "", err
@@ -50,10 +46,7 @@ func makeLinkless(images string, pins *Pins, moved bool) (dir string, err error)
 		core, _ := filepath.Match("core-*.img", e.Name())
 		switch {
 		case table:
-			err = rewrite(from, to, magicMnts, func(m *mnt.MntEntry) {
-				withoutLinks(m)
-				groups.change(m)
-			})
+			err = rewrite(from, to, magicMnts, withoutLinks)
 		case core && moved:
 			err = rewrite(from, to, magicCore, withoutLogin)
 		case e.Type().IsRegular() && filepath.Ext(e.Name()) != ".log":

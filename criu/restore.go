@@ -52,7 +52,8 @@ type RestoreOptions struct {
 	// Ceiling bounds what the processes get from the images; nil: nothing does.
 	Ceiling *Ceiling
 	// OnConsole receives the new master of a container with a terminal, and
-	// owns it. It is required for such a container.
+	// owns it. It is required for such a container. The terminal is unlocked; its
+	// settings are the restored ones when OnPostRestore is called.
 	OnConsole func(master *os.File) error
 	// OnPostRestore, if set, is called when the processes are complete and do
 	// not run yet. An error kills them.
@@ -127,9 +128,6 @@ func (r *restore) lap() time.Duration {
 
 // load reads what Dump wrote beside CRIU's images.
 func (r *restore) load() (err error) {
-	if err := validatePages(os.DirFS(r.Images)); err != nil {
-		return err
-	}
 	if r.meta, err = readMeta(os.DirFS(r.Images)); err != nil {
 		return err
 	}

@@ -17,6 +17,9 @@ import (
 // runs with its defaults there, and keeps them.
 const newMain = "# Written by crsc-node.\nversion = 3\n"
 
+// defaultNodeFile is the node file of a node that has none.
+const defaultNodeFile = "# The settings are in docs/CONFIGURATION.md.\ncriu = %q\n"
+
 // nodeFilePath is where the shim looks for the node file.
 const nodeFilePath = "/etc/crsc/config.toml"
 
@@ -29,29 +32,17 @@ func Install(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := o.putPrograms(); err != nil {
+	if err := copyPrograms(o.Source, o.here(filepath.Join(o.Prefix, "bin")), o.Log); err != nil {
 		return fmt.Errorf("programs: %w", err)
 	}
 	if err := o.writeNodeFile(); err != nil {
 		return fmt.Errorf("node file: %w", err)
 	}
 	changed, err := o.configure(ctx)
-	if err != nil || !changed || o.Daemon != "" {
+	if err != nil || !changed {
 		return err
 	}
 	return o.restart(ctx)
-}
-
-// putPrograms copies the programs, or makes sure that they are there already.
-func (o Options) putPrograms() error {
-	if o.Programs == "" {
-		return copyPrograms(o.Source, o.here(o.programs()), o.Log)
-	}
-	st, err := os.Stat(o.here(o.shim()))
-	if err == nil && (!st.Mode().IsRegular() || st.Mode()&0o111 == 0) {
-		err = fmt.Errorf("%s is not a program", o.shim())
-	}
-	return err
 }
 
 func (o Options) writeNodeFile() error {
@@ -72,7 +63,7 @@ func (o Options) writeNodeFile() error {
 	}
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		text, err = o.defaultNodeFile(), nil
+		text, err = fmt.Appendf(nil, defaultNodeFile, filepath.Join(o.Prefix, "bin", "criu")), nil
 	}
 	if err != nil {
 		return err
@@ -82,17 +73,6 @@ func (o Options) writeNodeFile() error {
 	}
 	_, err = put(path, text, 0o644)
 	return err
-}
-
-// defaultNodeFile is the node file of a node that has none. Without a CRIU of
-// ours the one in PATH is used.
-func (o Options) defaultNodeFile() []byte {
-	text := []byte("# The settings are in docs/CONFIGURATION.md.\n")
-	criu := filepath.Join(o.programs(), "criu")
-	if _, err := os.Stat(o.here(criu)); err != nil {
-		return text
-	}
-	return fmt.Appendf(text, "criu = %q\n", criu)
 }
 
 // withStateDir makes sure that a node file has the state_dir on which others
@@ -124,11 +104,9 @@ func (o Options) withStateDir(file string, text []byte) ([]byte, error) {
 // configure gives containerd our runtime. It says whether containerd must be
 // restarted.
 func (o Options) configure(ctx context.Context) (changed bool, err error) {
-	d := daemon{exe: o.Daemon}
-	if o.Daemon == "" {
-		if d, err = o.daemon(); err != nil {
-			return false, err
-		}
+	d, err := o.daemon()
+	if err != nil {
+		return false, err
 	}
 	return o.configureFor(ctx, d)
 }

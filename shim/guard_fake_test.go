@@ -91,7 +91,7 @@ func (g *restartGuard) StartInstead(c *lifecycle.Container) lifecycle.StartFunc 
 	if !g.has("instead") {
 		return nil
 	}
-	return func(ctx context.Context, io *lifecycle.Pipes) (int, error) {
+	return func(ctx context.Context, io *lifecycle.Stdio) (int, error) {
 		if g.has("fail") {
 			return 0, errors.New("no luck")
 		}
@@ -132,7 +132,7 @@ func (g *restartGuard) recover(c *lifecycle.Container, e lifecycle.Exit) {
 	}
 	err := c.Restore(g.ctx, lifecycle.RestoreRequest{
 		Mark: g.mark,
-		Start: func(ctx context.Context, io *lifecycle.Pipes) (int, error) {
+		Start: func(ctx context.Context, io *lifecycle.Stdio) (int, error) {
 			if g.has("fail") {
 				return 0, errors.New("no luck")
 			}
@@ -149,13 +149,13 @@ func (g *restartGuard) recover(c *lifecycle.Container, e lifecycle.Exit) {
 }
 
 // restart stands in for a restore.
-func restart(ctx context.Context, c *lifecycle.Container, io *lifecycle.Pipes) (int, error) {
+func restart(ctx context.Context, c *lifecycle.Container, io *lifecycle.Stdio) (int, error) {
 	r := c.Runc()
 	if err := r.Delete(ctx, c.ID(), &runc.DeleteOpts{Force: true}); err != nil {
 		return 0, err
 	}
 	pidFile := filepath.Join(c.Bundle(), "restart.pid")
-	if err := r.Create(ctx, c.ID(), c.Bundle(), &runc.CreateOpts{PidFile: pidFile, IO: io}); err != nil {
+	if err := io.Create(ctx, r, c.ID(), c.Bundle(), runc.CreateOpts{PidFile: pidFile}); err != nil {
 		return 0, err
 	}
 	if err := r.Start(ctx, c.ID()); err != nil {

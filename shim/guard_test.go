@@ -404,9 +404,14 @@ func testNoStart(t *testing.T, d *shimtest.Daemon, id string) {
 	require.NotContains(t, d.Ctr("task", "ls"), id)
 }
 
+// testGuardedTerminal: the terminal of the second init is the client's, with its
+// size and with what was typed before it was there.
 func testGuardedTerminal(t *testing.T, d *shimtest.Daemon, id string) {
-	out, code := runInTerminal(t, d, []string{"kill -9 $$; exit 42\n"}, "", runArgs(ours, id, append([]string{"--rm", "-t"}, guarded("restart")...), "sh")...)
+	out, code := runInTerminal(t, d, []string{"exit 7\n", "tty; stty size; exit 42\n"}, "",
+		runArgs(ours, id, append([]string{"--rm", "-t"}, guarded("restart")...), "sh")...)
 	require.Equal(t, 42, code, out)
+	require.Contains(t, out, "/dev/pts/")
+	require.Contains(t, out, "24 80")
 }
 
 func testGuardedHostPID(t *testing.T, d *shimtest.Daemon, id string) {

@@ -188,7 +188,7 @@ func (b *bench) restore(pid int, err error) (proceed chan struct{}, result chan 
 	defer func() { <-called }()
 	go func() {
 		result <- b.Restore(context.Background(), RestoreRequest{
-			Start: func(ctx context.Context, _ *Pipes) (int, error) {
+			Start: func(ctx context.Context, _ *Stdio) (int, error) {
 				close(called)
 				select {
 				case <-proceed:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/core/mount"
@@ -28,7 +29,6 @@ type Container struct {
 	runc    *runc.Runc
 	s       *Supervisor
 
-	terminal    bool
 	annotations map[string]string
 	// restoreFrom is set for a container that was created from a checkpoint.
 	restoreFrom *runc.RestoreOpts
@@ -92,9 +92,6 @@ func (c *Container) Options() *options.Options { return c.options }
 // Runc is the client for this container. Its processes run under the reaper.
 func (c *Container) Runc() *runc.Runc { return c.runc }
 
-// Terminal says that init has a terminal instead of pipes.
-func (c *Container) Terminal() bool { return c.terminal }
-
 // Spec reads the bundle's spec. The caller may change what it gets.
 func (c *Container) Spec() (*specs.Spec, error) { return readSpec(c.bundle) }
 
@@ -141,6 +138,18 @@ func (c *Container) MarkStdio() *StdioMark {
 		return nil
 	}
 	return s.mark()
+}
+
+// Typed returns when somebody last typed in the terminal of a guarded container,
+// zero if nobody has or there is none, and whether the client has hung up.
+func (c *Container) Typed() (last time.Time, hungUp bool) {
+	c.mu.Lock()
+	s := c.init.streams
+	c.mu.Unlock()
+	if s == nil {
+		return time.Time{}, false
+	}
+	return s.typed()
 }
 
 // Exclusive waits until no start, pause, resume, update, checkpoint, restore or

@@ -81,7 +81,6 @@ func newContainer(s *Supervisor, r CreateRequest, o *options.Options) (*Containe
 		options:     o,
 		runc:        newRunc(o, r.Bundle, s.namespace),
 		s:           s,
-		terminal:    r.Stdio.Terminal,
 		annotations: spec.Annotations,
 		turn:        semaphore.NewWeighted(turns),
 		sharedPIDs:  sharesPIDs(spec),

@@ -19,7 +19,8 @@
 // A Guard may withhold the exit of init and bring the container back
 // ([Container.Restore]). While it does, the container is in [PhaseRecovering]:
 // Wait keeps waiting, State says running, a SIGKILL ends the recovery at once,
-// other signals reach the new init.
+// other signals reach the new init. Its standard streams are new pipes, or a new
+// terminal, behind which the client's side goes on ([Stdio]).
 //
 // All children of the shim are reaped by containerd's pkg/sys/reaper. A child
 // that is started any other way than through [StartCommand], [RunCommand] or

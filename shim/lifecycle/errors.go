@@ -38,7 +38,4 @@ var (
 	// ErrRefused is returned by a guard for a container that must not run at all
 	// unless it runs as it was asked for.
 	ErrRefused = fmt.Errorf("refused: %w", errdefs.ErrFailedPrecondition)
-	// ErrTerminal is returned by Restore for a container with a terminal: the
-	// dead process's terminal can't be given to another one.
-	ErrTerminal = fmt.Errorf("container has a terminal: %w", errdefs.ErrNotImplemented)
 )

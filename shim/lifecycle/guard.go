@@ -67,9 +67,10 @@ type Guard interface {
 }
 
 // StartFunc makes the processes of a container whose init is dead. CRIU takes
-// stdio.Files in the order of descriptors.json. On an error nothing may be left
+// stdio.Files in the order of descriptors.json, gives a terminal to
+// stdio.SetConsole and calls stdio.Settle before the processes run. On an error nothing may be left
 // of the container but what it can be called again with.
-type StartFunc func(ctx context.Context, stdio *Pipes) (pid int, err error)
+type StartFunc func(ctx context.Context, stdio *Stdio) (pid int, err error)
 
 // GuardFactory makes the guard of a new container, before anything else is
 // done for it. It returns nil for a container that needs none.

@@ -1,13 +1,13 @@
 package lifecycle
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
-
-	"context"
+	"time"
 
 	"github.com/containerd/fifo"
 	"golang.org/x/sys/unix"
@@ -23,16 +23,36 @@ type input struct {
 	// the stream is closed.
 	mu      sync.Mutex
 	changed *sync.Cond
-	current *pipe
-	// keep: a failing pipe is waited for to be replaced, as a restore may follow.
-	keep   bool
-	ended  bool // the client has closed its side
-	closed bool
-	total  int64 // bytes written to pipes
+	current inlet
+	// keep: a failing inlet is waited for to be replaced, as a restore may follow.
+	keep    bool
+	ended   bool // the client has closed its side
+	closed  bool
+	retired bool // current takes no more
+	// left is what the dead have not read, until somebody is given it.
+	left   []byte
+	total  int64     // bytes written to inlets
+	last   time.Time // when the last of them was
+	typing func()
 }
 
-// newInput opens the fifo at path and copies from it to p.
-func newInput(path string, p *pipe, keep bool) (*input, error) {
+// inlet is where stdin goes to in one run of the process.
+type inlet interface {
+	write(b []byte) (int, error)
+	// retire ends a write that is under way and returns what the process, which
+	// is dead, has not read. It is called once.
+	retire() []byte
+	// feed gives the process what the one before it has not read; the first call
+	// counts.
+	feed(b []byte) error
+	// end says that there is no more.
+	end()
+	close() error
+}
+
+// newInput opens the fifo at path and copies from it to the process. typing, if
+// set, is told of all input before the process is given it.
+func newInput(path string, to inlet, keep bool, typing func()) (*input, error) {
 	src, err := fifo.OpenFifo(context.Background(), path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open stdin: %w", err)
@@ -42,7 +62,7 @@ func newInput(path string, p *pipe, keep bool) (*input, error) {
 		src.Close()
 		return nil, fmt.Errorf("open stdin: %w", err)
 	}
-	in := &input{src: src, holder: holder, current: p, keep: keep}
+	in := &input{src: src, holder: holder, current: to, keep: keep, typing: typing}
 	in.changed = sync.NewCond(&in.mu)
 	go in.copy()
 	return in, nil
@@ -63,24 +83,29 @@ func (in *input) copy() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.ended = true
-	_ = closeFile(in.current.shim)
+	in.current.end()
 }
 
-// write returns false when no pipe will take b any more.
+// write returns false when nobody will take b any more.
 func (in *input) write(b []byte) bool {
 	for len(b) > 0 {
 		in.mu.Lock()
-		p := in.current
+		to := in.current
 		in.mu.Unlock()
-		n, err := p.shim.Write(b)
+		if in.typing != nil {
+			in.typing()
+		}
+		n, err := to.write(b)
 		b = b[n:]
 		in.mu.Lock()
-		in.total += int64(n)
+		if n > 0 {
+			in.total, in.last = in.total+int64(n), time.Now()
+		}
 		if err != nil {
-			for in.current == p && in.keep && !in.closed {
+			for in.current == to && in.keep && !in.closed {
 				in.changed.Wait()
 			}
-			if in.current == p || in.closed {
+			if in.current == to || in.closed {
 				in.mu.Unlock()
 				return false
 			}
@@ -90,39 +115,43 @@ func (in *input) write(b []byte) bool {
 	return true
 }
 
-// replace gives the stream a new pipe. What the dead process had not read of
-// the old one is moved to the new one.
-func (in *input) replace(p *pipe) error {
+// retire returns what the process, which is dead, has not read. What comes from
+// now on waits for replace.
+func (in *input) retire() []byte {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	old := in.current
-	// Ends a write that is under way, so that the order is kept.
-	_ = closeFile(old.shim)
-	left, err := unread(old.container)
-	if err == nil && len(left) > 0 {
-		_, err = p.shim.Write(left)
-	}
-	_ = closeFile(old.container)
-	in.current = p
-	if in.ended || in.closed {
-		_ = closeFile(p.shim)
-	}
-	in.changed.Broadcast()
-	if err != nil {
-		return fmt.Errorf("move unread stdin: %w", err)
-	}
-	return nil
+	return in.retireLocked()
 }
 
-// unread returns what is in the pipe.
-func unread(r *os.File) ([]byte, error) {
-	n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
-	if err != nil || n == 0 {
-		return nil, err
+func (in *input) retireLocked() []byte {
+	if !in.retired {
+		in.retired = true
+		// Ends a write that is under way, so that the order is kept.
+		in.left = append(in.left, in.current.retire()...)
 	}
-	b := make([]byte, n)
-	_, err = io.ReadFull(r, b)
-	return b, err
+	return in.left
+}
+
+// replace gives the stream to a new process, and to it what the dead one had not
+// read.
+func (in *input) replace(to inlet) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	err := to.feed(in.retireLocked())
+	in.current, in.retired, in.left = to, false, nil
+	if in.ended || in.closed {
+		to.end()
+	}
+	in.changed.Broadcast()
+	return err
+}
+
+// typed returns when the process was last given something, zero if never, and
+// whether the client has closed its side.
+func (in *input) typed() (last time.Time, ended bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.last, in.ended
 }
 
 // written returns how many bytes the process has been given so far.

@@ -21,7 +21,7 @@ func (c *Container) startInstead(ctx context.Context, start StartFunc) (int, err
 	}
 	launch := c.s.tracker.launch()
 	defer launch.end()
-	pid, pipes, err := c.runRestore(ctx, RestoreRequest{Start: start})
+	pid, stdio, err := c.runRestore(ctx, RestoreRequest{Start: start})
 	if err != nil {
 		c.exited(c.init, created)
 		return 0, fmt.Errorf("start %s: %w", c.id, err)
@@ -31,7 +31,7 @@ func (c *Container) startInstead(ctx context.Context, start StartFunc) (int, err
 	c.init.holding = true
 	c.mu.Unlock()
 	defer c.announced(c.init)
-	if err := c.init.streams.resume(pipes, nil); err != nil {
+	if err := c.init.streams.resume(stdio, nil); err != nil {
 		c.logger(ctx).WithError(err).Error("standard input")
 	}
 	c.loadCgroup(ctx, pid)

@@ -108,9 +108,10 @@ func newSink(t *testing.T) sink {
 func TestOutputAcrossPipes(t *testing.T) {
 	dst := newSink(t)
 	o := &output{dst: dst.File, keep: true}
-	r1, w1, err := os.Pipe()
+	p1, err := newPipe(false, 0, 0)
 	require.NoError(t, err)
-	o.attach(r1, nil)
+	w1 := p1.container
+	o.attach(p1, nil)
 	_, err = w1.WriteString("one\ntwo\nthr")
 	require.NoError(t, err)
 	expectRead(t, dst.r, "one\ntwo\nthr")
@@ -120,12 +121,13 @@ func TestOutputAcrossPipes(t *testing.T) {
 	expectRead(t, dst.r, "ee\nfour\n")
 	require.Equal(t, Swallow{Newlines: 2}, mark.written())
 
-	r2, w2, err := os.Pipe()
+	p2, err := newPipe(false, 0, 0)
 	require.NoError(t, err)
+	w2 := p2.container
 	_, err = w2.WriteString("EE\nFOUR\nfive\n")
 	require.NoError(t, err)
 	// Not before the end of the first pipe.
-	o.attach(r2, mark)
+	o.attach(p2, mark)
 	time.Sleep(20 * time.Millisecond)
 	require.NoError(t, w1.Close())
 	expectRead(t, dst.r, "five\n")
@@ -145,15 +147,17 @@ func TestOutputLeakedPipe(t *testing.T) {
 	}
 	dst := newSink(t)
 	o := &output{dst: dst.File, keep: true}
-	r1, w1, err := os.Pipe()
+	p1, err := newPipe(false, 0, 0)
 	require.NoError(t, err)
+	w1 := p1.container
 	defer w1.Close()
-	o.attach(r1, nil)
+	o.attach(p1, nil)
 	_, err = w1.WriteString("first")
 	require.NoError(t, err)
-	r2, w2, err := os.Pipe()
+	p2, err := newPipe(false, 0, 0)
 	require.NoError(t, err)
-	o.attach(r2, nil)
+	w2 := p2.container
+	o.attach(p2, nil)
 	_, err = w2.WriteString("second")
 	require.NoError(t, err)
 	require.NoError(t, dst.r.SetReadDeadline(time.Now().Add(2*drainLimit)))

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Pause freezes the container. It waits for the end of a recovery.
@@ -99,15 +100,18 @@ func (c *Container) ResizePty(execID string, width, height uint32) error {
 		return err
 	}
 	c.mu.Lock()
-	t, phase := p.terminal, p.phase
+	s, t, phase := p.streams, p.terminal, p.phase
 	c.mu.Unlock()
 	if execID != "" && phase != PhaseCreated && phase != PhaseRunning {
 		return fmt.Errorf("cannot resize a %s process: %w", phase, ErrTransition)
 	}
-	if t == nil {
-		return nil
+	switch {
+	case t != nil:
+		return t.Resize(console.WinSize{Width: uint16(width), Height: uint16(height)})
+	case s != nil:
+		return s.resize(unix.Winsize{Row: uint16(height), Col: uint16(width)})
 	}
-	return t.Resize(console.WinSize{Width: uint16(width), Height: uint16(height)})
+	return nil
 }
 
 // CloseIO lets a process's stdin end when the client has closed its side, also

@@ -1,15 +1,11 @@
 package lifecycle
 
 import (
-	"errors"
 	"io"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/log"
-	"golang.org/x/sys/unix"
 )
 
 // drainLimit bounds the wait for the end of a dead container's pipe. The end
@@ -18,6 +14,26 @@ const drainLimit = 5 * time.Second
 
 // copyBufferSize is the unit of copying: what a pipe holds by default.
 const copyBufferSize = 64 << 10
+
+// firstBufferSize is the unit of copying until somebody fills it.
+const firstBufferSize = 4096
+
+// source is where an output stream comes from in one run of the process.
+type source interface {
+	// next waits for output and returns what m leaves of it, valid until the next
+	// call. Without more the stream has ended. One goroutine calls it.
+	next(m *meter) (out []byte, more bool)
+	// pendingLocked returns how much has been written that next has not
+	// accounted for, exactly if nobody writes. The caller holds the meter's mutex.
+	pendingLocked() int64
+	// dead says that the process is: what it has written can be read without
+	// waiting, and then the stream ends.
+	dead()
+	// done says that next will not be called any more. It closes the stream and
+	// returns true, unless the process still needs it.
+	done() bool
+	close() error
+}
 
 // output copies one output stream of a process to where the client wants it,
 // across restores: pipes follow one another, the destination stays.
@@ -29,7 +45,7 @@ type output struct {
 	mu sync.Mutex
 	// keep: the destination outlives the end of a pipe, as a restore may follow.
 	keep bool
-	src  *os.File
+	src  source
 	// done is closed when the copying from src has ended.
 	done   chan struct{}
 	closed bool
@@ -37,15 +53,12 @@ type output struct {
 
 // attach copies from src once everything from the pipe before is copied. What
 // was written since from, if given, is dropped first.
-func (o *output) attach(src *os.File, from *meterMark) {
+func (o *output) attach(src source, from *meterMark) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	before := o.done
-	if o.src != nil {
-		// The process that wrote to it is dead: what it wrote can be read
-		// without waiting. A deadline that has passed does not cut this short,
-		// see copy.
-		_ = o.src.SetReadDeadline(time.Now().Add(drainLimit))
+	before, old := o.done, o.src
+	if old != nil {
+		old.dead()
 	}
 	done := make(chan struct{})
 	o.src, o.done = src, done
@@ -53,6 +66,9 @@ func (o *output) attach(src *os.File, from *meterMark) {
 		defer close(done)
 		if before != nil {
 			<-before
+		}
+		if old != nil {
+			_ = old.close()
 		}
 		if from != nil {
 			o.meter.rewind(from)
@@ -64,58 +80,24 @@ func (o *output) attach(src *os.File, from *meterMark) {
 
 // copy moves data until the end of src, or an error of the destination. After
 // the latter the process blocks when its pipe is full, as under runc's shim.
-func (o *output) copy(src *os.File) {
-	conn, err := src.SyscallConn()
-	if err != nil {
-		return
-	}
-	buf := make([]byte, 4096)
+func (o *output) copy(src source) {
 	for {
-		var out []byte
-		var n int
-		var rerr error
-		read := func(fd uintptr) bool {
-			o.meter.mu.Lock()
-			defer o.meter.mu.Unlock()
-			n, rerr = ignoringEINTR(func() (int, error) { return unix.Read(int(fd), buf) })
-			if n > 0 {
-				out = o.meter.filterLocked(buf[:n])
-			}
-			return rerr != unix.EAGAIN
-		}
-		if err := conn.Read(read); err != nil {
-			if !errors.Is(err, os.ErrDeadlineExceeded) || conn.Control(func(fd uintptr) { read(fd) }) != nil {
-				return
-			}
-		}
-		if n <= 0 || rerr != nil {
-			return
-		}
+		out, more := src.next(&o.meter)
 		if _, err := o.dst.Write(out); err != nil {
 			log.L.WithError(err).Warn("copy output of container")
 			return
 		}
-		if n == len(buf) && len(buf) < copyBufferSize {
-			buf = make([]byte, copyBufferSize)
-		}
-	}
-}
-
-func ignoringEINTR(fn func() (int, error)) (int, error) {
-	for {
-		n, err := fn()
-		if err != syscall.EINTR {
-			return n, err
+		if !more {
+			return
 		}
 	}
 }
 
 // ended is called when src is done with.
-func (o *output) ended(src *os.File) {
+func (o *output) ended(src source) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_ = closeFile(src)
-	if o.src == src {
+	if src.done() && o.src == src {
 		o.src = nil
 		if !o.keep {
 			o.closeLocked()
@@ -129,16 +111,11 @@ func (o *output) mark() *meterMark {
 	defer o.mu.Unlock()
 	o.meter.mu.Lock()
 	defer o.meter.mu.Unlock()
-	var pending int
+	var pending int64
 	if o.src != nil {
-		if conn, err := o.src.SyscallConn(); err == nil {
-			_ = conn.Control(func(fd uintptr) {
-				// TIOCINQ is FIONREAD: the bytes in the pipe.
-				pending, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
-			})
-		}
+		pending = o.src.pendingLocked()
 	}
-	return o.meter.markLocked(int64(pending))
+	return o.meter.markLocked(pending)
 }
 
 // release lets the destination be closed at the end of the current pipe.
@@ -165,7 +142,7 @@ func (o *output) close() {
 	defer o.mu.Unlock()
 	o.keep = false
 	if o.src != nil {
-		_ = closeFile(o.src)
+		_ = o.src.close()
 	}
 	o.closeLocked()
 }

@@ -45,70 +45,65 @@ type RestoreRequest struct {
 	// Mark is where the standard streams were at the checkpoint; nil: all
 	// output of the restored process is new.
 	Mark *StdioMark
-	// Pipes are the standard streams of the new init, from NewPipes, when it had
+	// Stdio are the standard streams of the new init, from NewStdio, when it had
 	// to be prepared for them before the crash. They belong to Restore from then
 	// on, also if it fails. nil: Restore makes them.
-	Pipes *Pipes
+	Stdio *Stdio
 	// Start restores the dead container with stdio. Its context is cancelled by a
 	// SIGKILL from the orchestrator.
 	Start StartFunc
 }
 
-// NewPipes makes the standard streams of a restore that is to be prepared in
-// advance, for RestoreRequest.Pipes. Whoever does not use them closes them.
+// NewStdio makes the standard streams of a restore that is to be prepared in
+// advance, for RestoreRequest.Stdio. Whoever does not use them closes them.
 //
-// Errors: ErrTerminal; ErrNotRecovering when the streams do not pass the shim.
-func (c *Container) NewPipes() (*Pipes, error) {
-	if c.terminal {
-		return nil, fmt.Errorf("%s: %w", c.id, ErrTerminal)
-	}
+// Errors: ErrNotRecovering when the streams do not pass the shim.
+func (c *Container) NewStdio() (*Stdio, error) {
 	c.mu.Lock()
 	s := c.init.streams
 	c.mu.Unlock()
-	if s == nil || s.pipes == nil {
+	if s == nil {
 		return nil, fmt.Errorf("%s: standard streams: %w", c.id, ErrNotRecovering)
 	}
 	return s.renew()
 }
 
-// Restore brings the dead init back as the same task: it makes fresh pipes that
+// Restore brings the dead init back as the same task: it makes fresh streams that
 // flow into the same fifos, file or logging binary, calls Start with exits
 // being watched, adopts the new PID, loads cgroup, statistics and OOM watch
 // anew, delivers the signals that came meanwhile and returns to running. After
 // an error other than ErrKilled the guard may call it again, or ReportExit.
 //
-// Errors: ErrKilled, ErrNotRecovering, ErrTerminal, the context's, Start's.
+// Errors: ErrKilled, ErrNotRecovering, the context's, Start's.
 func (c *Container) Restore(ctx context.Context, req RestoreRequest) error {
 	r, err := c.recovering()
 	if err != nil {
-		return errors.Join(err, req.Pipes.discard())
+		return errors.Join(err, req.Stdio.discard())
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
 	release, err := c.Exclusive(ctx)
 	if err != nil {
-		return errors.Join(c.restoreError(r, err), req.Pipes.discard())
+		return errors.Join(c.restoreError(r, err), req.Stdio.discard())
 	}
 	defer release()
 	if r.ctx.Err() != nil {
-		return errors.Join(c.restoreError(r, r.ctx.Err()), req.Pipes.discard())
+		return errors.Join(c.restoreError(r, r.ctx.Err()), req.Stdio.discard())
 	}
 	launch := c.s.tracker.launch()
 	defer launch.end()
-	pid, pipes, err := c.runRestore(ctx, req)
+	pid, stdio, err := c.runRestore(ctx, req)
 	if err != nil {
 		return c.restoreError(r, err)
 	}
-	return c.adopt(ctx, r, launch, pid, pipes, req.Mark)
+	return c.adopt(ctx, r, launch, pid, stdio, req.Mark)
 }
 
 func (c *Container) recovering() (*recovery, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.terminal:
-		return nil, fmt.Errorf("restore %s: %w", c.id, ErrTerminal)
 	case c.recovery != nil:
 		return c.recovery, nil
 	case c.killed:
@@ -127,7 +122,7 @@ func (c *Container) restoreError(r *recovery, err error) error {
 	return fmt.Errorf("restore %s: %w", c.id, err)
 }
 
-func (c *Container) runRestore(ctx context.Context, req RestoreRequest) (int, *Pipes, error) {
+func (c *Container) runRestore(ctx context.Context, req RestoreRequest) (int, *Stdio, error) {
 	c.mu.Lock()
 	killAll := c.sharedPIDs
 	c.restored = true
@@ -137,26 +132,26 @@ func (c *Container) runRestore(ctx context.Context, req RestoreRequest) (int, *P
 		c.killAll(ctx)
 	}
 	c.closeOOM()
-	pipes := req.Pipes
-	if pipes == nil {
+	stdio := req.Stdio
+	if stdio == nil {
 		var err error
-		if pipes, err = s.renew(); err != nil {
+		if stdio, err = s.renew(); err != nil {
 			return 0, nil, err
 		}
 	}
-	pid, err := req.Start(ctx, pipes)
+	pid, err := req.Start(ctx, stdio)
 	if err != nil {
-		return 0, nil, errors.Join(err, pipes.Close())
+		return 0, nil, errors.Join(err, stdio.Close())
 	}
-	return pid, pipes, pipes.CloseAfterStart()
+	return pid, stdio, stdio.CloseAfterStart()
 }
 
 // adopt makes pid the init of the container, or kills it if it comes too late.
-func (c *Container) adopt(ctx context.Context, r *recovery, l *launch, pid int, pipes *Pipes, mark *StdioMark) error {
+func (c *Container) adopt(ctx context.Context, r *recovery, l *launch, pid int, stdio *Stdio, mark *StdioMark) error {
 	c.mu.Lock()
 	if c.recovery != r {
 		c.mu.Unlock()
-		return errors.Join(c.restoreError(r, nil), pipes.Close(), c.killRestored(l, pid))
+		return errors.Join(c.restoreError(r, nil), stdio.Close(), c.killRestored(l, pid))
 	}
 	if err := c.init.phase.to(PhaseRunning); err != nil {
 		c.mu.Unlock()
@@ -168,7 +163,7 @@ func (c *Container) adopt(ctx context.Context, r *recovery, l *launch, pid int, 
 	signals := r.signals
 	c.mu.Unlock()
 	// A request that came here waits for the turn until all is in place.
-	if err := c.init.streams.resume(pipes, mark); err != nil {
+	if err := c.init.streams.resume(stdio, mark); err != nil {
 		c.logger(ctx).WithError(err).Error("standard input after restore")
 	}
 	c.loadCgroup(ctx, pid)

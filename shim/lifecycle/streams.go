@@ -6,12 +6,17 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/pkg/stdio"
 	runc "github.com/containerd/go-runc"
+	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
 )
 
-// streams are the standard streams of one process without a terminal.
+// streams are the standard streams of one process: those of an init that may be
+// restored, or of any process without a terminal.
 type streams struct {
 	want     stdio.Stdio
 	uid, gid int
@@ -19,20 +24,26 @@ type streams struct {
 	// and survive it.
 	lasting bool
 
-	pipes  *Pipes  // nil: the process writes to the logger itself
 	logger *logger // nil without a binary:// URI
 	sinks  [2]string
 
 	in       *input
 	out, err *output
+
+	mu    sync.Mutex    // guards all below
+	stdio *Stdio        // of the present run; nil: the process writes to the logger itself
+	size  *unix.Winsize // that the client wants its terminal to have; nil: it has not said
 }
 
 // newStreams prepares what the process is given at its start; copying begins
 // with open.
 func newStreams(ctx context.Context, id, namespace string, want stdio.Stdio, uid, gid int, lasting bool) (*streams, error) {
+	if want.Terminal {
+		want.Stderr = "" // there is but one output
+	}
 	s := &streams{want: want, uid: uid, gid: gid, lasting: lasting, sinks: [2]string{want.Stdout, want.Stderr}}
 	if want.IsNull() {
-		return s, s.makePipes()
+		return s, s.prepare()
 	}
 	u, err := parseURI(want.Stdout)
 	if err != nil {
@@ -44,15 +55,22 @@ func newStreams(ctx context.Context, id, namespace string, want stdio.Stdio, uid
 			return nil, err
 		}
 		s.sinks = [2]string{u.Path, u.Path}
-		s.want.Stderr = want.Stdout
+		s.oneSink()
 	case "binary":
 		return s, s.startLogger(ctx, u, id, namespace)
 	}
-	return s, s.makePipes()
+	return s, s.prepare()
 }
 
-func (s *streams) makePipes() (err error) {
-	s.pipes, err = newPipes(s.want, s.uid, s.gid)
+// oneSink: what takes stdout takes stderr too.
+func (s *streams) oneSink() {
+	if !s.want.Terminal {
+		s.want.Stderr = s.want.Stdout
+	}
+}
+
+func (s *streams) prepare() (err error) {
+	s.stdio, err = newStdio(s.want, s.uid, s.gid)
 	return err
 }
 
@@ -63,57 +81,69 @@ func (s *streams) startLogger(ctx context.Context, u *url.URL, id, namespace str
 	if !s.lasting {
 		return nil
 	}
-	s.want.Stderr = s.want.Stdout
-	if err = s.makePipes(); err != nil {
+	s.oneSink()
+	if err = s.prepare(); err != nil {
 		return errors.Join(err, s.logger.Close())
 	}
 	return s.logger.CloseAfterStart()
 }
 
-// io is what runc gives to the process.
+// io is what runc gives to the process, nil with a terminal.
 func (s *streams) io() runc.IO {
-	if s.pipes == nil {
+	switch {
+	case s.stdio == nil:
 		return s.logger
+	case s.stdio.terminal:
+		return nil
 	}
-	return s.pipes
+	return s.stdio
 }
 
 // open opens the client's side and begins to copy.
 func (s *streams) open(ctx context.Context) error {
-	if s.pipes == nil {
+	if s.stdio == nil {
 		return nil
 	}
-	outDst, errDst, err := s.openSinks(ctx)
-	if err != nil {
-		return err
+	out, err := s.stdio.outputs()
+	outDst, errDst, oerr := s.openSinks(ctx, out != nil, err != nil)
+	if oerr != nil {
+		return oerr
 	}
-	if p := s.pipes.stdout; p != nil {
+	if out != nil {
 		s.out = &output{dst: outDst, keep: s.lasting}
-		s.out.attach(p.shim, nil)
+		s.out.attach(out, nil)
 	}
-	if p := s.pipes.stderr; p != nil {
+	if err != nil {
 		s.err = &output{dst: errDst, keep: s.lasting}
-		s.err.attach(p.shim, nil)
+		s.err.attach(err, nil)
 	}
-	if p := s.pipes.stdin; p != nil {
-		if s.in, err = newInput(s.want.Stdin, p, s.lasting); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.openInput()
 }
 
-func (s *streams) openSinks(ctx context.Context) (out, err io.WriteCloser, _ error) {
+func (s *streams) openInput() (err error) {
+	to := s.stdio.input()
+	if to == nil {
+		return nil
+	}
+	var typing func()
+	if s.want.Terminal {
+		typing = s.out.meter.giveUp
+	}
+	s.in, err = newInput(s.want.Stdin, to, s.lasting, typing)
+	return err
+}
+
+func (s *streams) openSinks(ctx context.Context, wantOut, wantErr bool) (out, err io.WriteCloser, _ error) {
 	if s.logger != nil {
 		return s.logger.out, s.logger.err, nil
 	}
 	var oerr error
-	if s.pipes.stdout != nil {
+	if wantOut {
 		if out, oerr = openSink(ctx, s.sinks[0]); oerr != nil {
 			return nil, nil, fmt.Errorf("stdout: %w", oerr)
 		}
 	}
-	if s.pipes.stderr == nil {
+	if !wantErr {
 		return out, nil, nil
 	}
 	if _, isFifo := out.(*fifoSink); out != nil && !isFifo && s.sinks[0] == s.sinks[1] {
@@ -129,23 +159,87 @@ func (s *streams) openSinks(ctx context.Context) (out, err io.WriteCloser, _ err
 	return out, err, nil
 }
 
-// renew makes new pipes for a restore. They take effect with resume.
-func (s *streams) renew() (*Pipes, error) { return newPipes(s.want, s.uid, s.gid) }
+// renew makes what a restored process is given. It takes effect with resume.
+//
+// Errors: ErrNotRecovering when the streams do not pass the shim.
+func (s *streams) renew() (*Stdio, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stdio == nil {
+		return nil, fmt.Errorf("standard streams: %w", ErrNotRecovering)
+	}
+	next, err := newStdio(s.want, s.uid, s.gid)
+	if err == nil {
+		next.settle = s.settle
+	}
+	return next, err
+}
 
-// resume copies from the new pipes on, after the rest of the old ones, and
+// settle makes a new terminal like the one before it.
+func (s *streams) settle(to *tty) {
+	s.mu.Lock()
+	size := s.size
+	if size == nil {
+		size = s.stdio.term().size()
+	}
+	s.mu.Unlock()
+	err := to.resize(size)
+	if s.in != nil {
+		err = errors.Join(err, to.feed(s.in.retire()))
+	}
+	if err != nil {
+		log.L.WithError(err).Warn("restored terminal")
+	}
+}
+
+// resume copies from the new streams on, after the rest of the old ones, and
 // drops what was written since mark.
-func (s *streams) resume(p *Pipes, mark *StdioMark) error {
-	s.pipes = p
+func (s *streams) resume(p *Stdio, mark *StdioMark) error {
+	s.mu.Lock()
+	s.stdio = p
+	size := s.size
+	s.mu.Unlock()
+	if s.in != nil {
+		left := s.in.retire() // before the end of the old terminal
+		if s.want.Terminal && len(left) > 0 {
+			mark = nil // what comes is the answer to it
+		}
+	}
+	out, err := p.outputs()
 	if s.out != nil {
-		s.out.attach(p.stdout.shim, mark.of(0))
+		s.out.attach(out, mark.of(0))
 	}
 	if s.err != nil {
-		s.err.attach(p.stderr.shim, mark.of(1))
+		s.err.attach(err, mark.of(1))
+	}
+	var rerr error
+	if size != nil {
+		rerr = p.term().resize(size) // it may have come after settle
 	}
 	if s.in != nil {
-		return s.in.replace(p.stdin)
+		rerr = errors.Join(rerr, s.in.replace(p.input()))
 	}
-	return nil
+	return rerr
+}
+
+// resize sets the size of the terminal, and of those that will take its place.
+func (s *streams) resize(size unix.Winsize) error {
+	if !s.want.Terminal {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.size = &size
+	return s.stdio.term().resize(s.size)
+}
+
+// typed returns when somebody last typed in the terminal, zero if nobody has,
+// and whether the client has hung up.
+func (s *streams) typed() (last time.Time, hungUp bool) {
+	if !s.want.Terminal || s.in == nil {
+		return time.Time{}, false
+	}
+	return s.in.typed()
 }
 
 // mark remembers the positions of all streams.
@@ -169,6 +263,11 @@ func (s *streams) release() {
 		if o != nil {
 			o.release()
 		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.want.Terminal {
+		s.stdio.term().dead()
 	}
 }
 
@@ -207,8 +306,10 @@ func (s *streams) close() {
 			o.close()
 		}
 	}
-	if s.pipes != nil {
-		_ = s.pipes.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stdio != nil {
+		_ = s.stdio.Close()
 	}
 	if s.logger != nil {
 		_ = s.logger.Close()

@@ -13,7 +13,7 @@ type wiring struct {
 	c       *Container
 	p       *process
 	socket  *runc.Socket // with a terminal
-	streams *streams     // without one
+	streams *streams     // nil with the terminal of a process that is not restored
 }
 
 // prepareStdio makes the console socket or the pipes of p. lasting is for a
@@ -26,7 +26,9 @@ func (c *Container) prepareStdio(ctx context.Context, p *process, lasting bool) 
 			return nil, fmt.Errorf("failed to create OCI runtime console socket: %w", err)
 		}
 		w.socket = socket
-		return w, nil
+		if !lasting {
+			return w, nil
+		}
 	}
 	id := p.id
 	if id == "" {
@@ -34,6 +36,7 @@ func (c *Container) prepareStdio(ctx context.Context, p *process, lasting bool) 
 	}
 	s, err := newStreams(ctx, id, c.s.namespace, p.stdio, int(c.options.IoUid), int(c.options.IoGid), lasting)
 	if err != nil {
+		w.close()
 		return nil, fmt.Errorf("failed to create process I/O: %w", err)
 	}
 	w.streams = s
@@ -55,11 +58,8 @@ func (w *wiring) runcIO() runc.IO {
 func (w *wiring) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
-	if w.socket == nil {
-		if err := w.streams.open(ctx); err != nil {
-			return fmt.Errorf("failed to start io pipe copy: %w", err)
-		}
-		return w.connected(w.streams, nil)
+	if w.streams != nil {
+		return w.connectStreams(ctx)
 	}
 	master, err := w.socket.ReceiveMaster()
 	if err != nil {
@@ -74,6 +74,18 @@ func (w *wiring) connect(ctx context.Context) error {
 		return fmt.Errorf("failed to start console copy: %w", err)
 	}
 	return w.connected(nil, t)
+}
+
+func (w *wiring) connectStreams(ctx context.Context) error {
+	if w.socket != nil {
+		if err := w.streams.stdio.receive(w.socket); err != nil {
+			return err
+		}
+	}
+	if err := w.streams.open(ctx); err != nil {
+		return fmt.Errorf("failed to start io pipe copy: %w", err)
+	}
+	return w.connected(w.streams, nil)
 }
 
 // connected gives the process its streams, with what was asked of them before.

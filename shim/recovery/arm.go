@@ -13,24 +13,24 @@ import (
 type armed struct {
 	seq   uint64
 	criu  *criu.Armed
-	pipes *lifecycle.Pipes
+	stdio *lifecycle.Stdio
 }
 
 // rearm makes a restore of cp ready in place of the one before. Failing is
 // nothing but slower: the restore is started when it is needed.
 func (g *guard) rearm(ctx context.Context, cp *checkpoint) {
 	g.disarm()
-	pipes, err := g.c.NewPipes()
+	stdio, err := g.c.NewStdio()
 	if err != nil {
 		g.log.WithError(err).Debug("restore is not armed")
 		return
 	}
-	a, err := criu.Arm(ctx, g.restoreOptions(cp, pipes))
+	a, err := criu.Arm(ctx, g.restoreOptions(cp, stdio))
 	if err != nil {
-		g.log.WithError(errors.Join(err, pipes.Close())).Debug("restore is not armed")
+		g.log.WithError(errors.Join(err, stdio.Close())).Debug("restore is not armed")
 		return
 	}
-	g.armed = &armed{seq: cp.seq, criu: a, pipes: pipes}
+	g.armed = &armed{seq: cp.seq, criu: a, stdio: stdio}
 }
 
 // disarm ends the restore that stands ready.
@@ -40,7 +40,7 @@ func (g *guard) disarm() {
 	if a == nil {
 		return
 	}
-	if err := errors.Join(a.criu.Close(), a.pipes.Close()); err != nil {
+	if err := errors.Join(a.criu.Close(), a.stdio.Close()); err != nil {
 		g.log.WithError(err).Warn("disarm a restore")
 	}
 }
@@ -56,10 +56,10 @@ func (g *guard) takeArmed(cp *checkpoint) *armed {
 	return a
 }
 
-func (g *guard) restoreOptions(cp *checkpoint, stdio *lifecycle.Pipes) criu.RestoreOptions {
+func (g *guard) restoreOptions(cp *checkpoint, stdio *lifecycle.Stdio) criu.RestoreOptions {
 	return criu.RestoreOptions{
 		Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Rootfs: g.c.Rootfs(),
 		Pins: g.pins, Images: cp.images(), Stdio: stdio.Files(), Start: startUnderReaper,
-		Kerndat: g.kerndatFile(), Ceiling: cp.ceiling,
+		Kerndat: g.kerndatFile(), Ceiling: cp.ceiling, OnConsole: stdio.SetConsole, OnPostRestore: stdio.Settle,
 	}
 }

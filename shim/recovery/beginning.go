@@ -210,7 +210,7 @@ func (g *guard) StartInstead(*lifecycle.Container) lifecycle.StartFunc {
 
 // startFromImage makes the processes of the image in the container that has been
 // created, and protects them from there on.
-func (g *guard) startFromImage(ctx context.Context, stdio *lifecycle.Pipes) (int, error) {
+func (g *guard) startFromImage(ctx context.Context, stdio *lifecycle.Stdio) (int, error) {
 	b, begun := g.begin, time.Now()
 	if err := g.rollback(rung{from: b.cp}); err != nil {
 		return 0, err

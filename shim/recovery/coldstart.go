@@ -16,7 +16,7 @@ import (
 // startFresh starts the container from the beginning in its old network
 // namespace, so that the whole journal can be replayed. Checkpoints end with
 // the mounts of the dead container.
-func (g *guard) startFresh(ctx context.Context, stdio *lifecycle.Pipes) (_ int, err error) {
+func (g *guard) startFresh(ctx context.Context, stdio *lifecycle.Stdio) (_ int, err error) {
 	r := g.c.Runc()
 	g.disarm()
 	if err := r.Delete(ctx, g.c.ID(), &runc.DeleteOpts{Force: true}); err != nil {
@@ -32,8 +32,8 @@ func (g *guard) startFresh(ctx context.Context, stdio *lifecycle.Pipes) (_ int, 
 		return 0, err
 	}
 	pidFile := filepath.Join(g.c.Bundle(), "init.pid")
-	if err := r.Create(ctx, g.c.ID(), g.c.Bundle(), &runc.CreateOpts{
-		IO: stdio, PidFile: pidFile, NoPivot: g.c.Options().NoPivotRoot, NoNewKeyring: g.c.Options().NoNewKeyring,
+	if err := stdio.Create(ctx, r, g.c.ID(), g.c.Bundle(), runc.CreateOpts{
+		PidFile: pidFile, NoPivot: g.c.Options().NoPivotRoot, NoNewKeyring: g.c.Options().NoNewKeyring,
 	}); err != nil {
 		return 0, fmt.Errorf("create the container again: %w", err)
 	}

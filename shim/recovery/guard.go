@@ -424,6 +424,8 @@ func (g *guard) plainExitLocked(e lifecycle.Exit) string {
 		return fmt.Sprintf("it was asked to stop (%v)", g.intent.sig)
 	case g.intent.sig == sig && time.Since(g.intent.at) < echo:
 		return fmt.Sprintf("it was sent %v", sig)
+	case g.typedAway(e):
+		return "its terminal was hung up, or somebody who typed there ended it"
 	case e.OOM && !g.cfg.RecoverOOM:
 		return "out of memory (crsc.io/recover-oom is false)"
 	}

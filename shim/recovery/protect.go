@@ -17,9 +17,6 @@ func unprotected(format string, args ...any) error {
 
 // checkSpec looks for what can be known before the container exists.
 func (g *guard) checkSpec(spec *specs.Spec) error {
-	if g.c.Terminal() {
-		return unprotected("the container has a terminal")
-	}
 	if spec.Linux == nil {
 		return unprotected("not a Linux container")
 	}

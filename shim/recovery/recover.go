@@ -338,7 +338,7 @@ func (g *guard) restore(w rung, ready *armed) error {
 			return err
 		}
 		req.Mark = w.from.mark
-		req.Start = func(ctx context.Context, stdio *lifecycle.Pipes) (int, error) {
+		req.Start = func(ctx context.Context, stdio *lifecycle.Stdio) (int, error) {
 			ctx, cancel := limitRestore(ctx, w.from)
 			defer cancel()
 			pid, _, err := criu.Restore(ctx, g.restoreOptions(w.from, stdio))
@@ -346,7 +346,7 @@ func (g *guard) restore(w rung, ready *armed) error {
 		}
 	}
 	if ready != nil {
-		req.Pipes = ready.pipes
+		req.Stdio = ready.stdio
 		req.Start = g.fire(w.from, ready)
 	}
 	if err := g.c.Restore(g.ctx, req); err != nil {
@@ -382,8 +382,8 @@ func limitRestore(ctx context.Context, cp *checkpoint) (context.Context, context
 }
 
 // fire uses the armed restore, and does the whole work if it fails.
-func (g *guard) fire(cp *checkpoint, ready *armed) func(context.Context, *lifecycle.Pipes) (int, error) {
-	return func(ctx context.Context, stdio *lifecycle.Pipes) (int, error) {
+func (g *guard) fire(cp *checkpoint, ready *armed) func(context.Context, *lifecycle.Stdio) (int, error) {
+	return func(ctx context.Context, stdio *lifecycle.Stdio) (int, error) {
 		ctx, cancel := limitRestore(ctx, cp)
 		defer cancel()
 		pid, _, err := ready.criu.Restore(ctx)

@@ -57,7 +57,6 @@ func TestUnprotected(t *testing.T) {
 		flags  []string
 		reason string
 	}{
-		"terminal":        {[]string{"--tty"}, "terminal"},
 		"host network":    {[]string{"--net-host"}, "host's network namespace"},
 		"writable volume": {[]string{writable}, "writable volume /vol"},
 	} {
@@ -68,12 +67,7 @@ func TestUnprotected(t *testing.T) {
 				args = append(args, "--annotation", k+"="+v)
 			}
 			args = append(append(args, tc.flags...), ociimage.Ref("busybox"), c.id, "sleep", "1000")
-			if name == "terminal" {
-				out, err := c.e.Command(t.Context(), "script", "-qec", "ctr "+strings.Join(args, " "), "/dev/null").CombinedOutput()
-				require.NoError(t, err, string(out))
-			} else {
-				c.ctr(args...)
-			}
+			c.ctr(args...)
 			s := c.status()
 			require.False(t, s.Protected)
 			require.Contains(t, s.Reason, "unprotected: ")

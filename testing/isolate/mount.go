@@ -12,9 +12,7 @@ import (
 )
 
 // written are the host's directories that stay visible, with changes in memory.
-func written(o Options) []string {
-	return append([]string{"/etc", "/opt", "/var/lib", "/var/log"}, o.Written...)
-}
+func written() []string { return []string{"/etc", "/opt", "/var/lib", "/var/log"} }
 
 const (
 	memory  = "/run/isolate"
@@ -39,7 +37,7 @@ func mountAll(o Options) error {
 	if err := mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
 		return err
 	}
-	for _, dir := range written(o) {
+	for _, dir := range written() {
 		if err := overlay(dir); err != nil {
 			return err
 		}
