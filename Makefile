@@ -136,13 +136,16 @@ DEBVERSION := $(if $(filter v%,$(VERSION)),$(patsubst v%,%,$(VERSION)),0~$(VERSI
 
 .PHONY: deb
 deb: build ## a Debian package in out/dist
-	@exec testing/env/install dist
+	@exec testing/env/install node
+	@exec testing/env/install nfpm
 	@mkdir -p $(OUT)/dist
-	@GOARCH=$$(go env GOARCH) VERSION='$(DEBVERSION)' PATH=$$(testing/env/cachedir)/bin:$$PATH nfpm package -f deploy/nfpm.yaml -p deb -t $(OUT)/dist/
+	@tools=$$(testing/env/cachedir)/bin; GOARCH=$$(go env GOARCH) VERSION='$(DEBVERSION)' CRIU=$$tools/criu-static \
+	$$tools/nfpm package -f deploy/nfpm.yaml -p deb -t $(OUT)/dist/
 
 .PHONY: dist
 dist: node-image deb ## image, Debian package and programs with checksums in out/dist
 	@cp bin/containerd-shim-crsc-v1 bin/crsc bin/crsc-node $(OUT)/dist/
+	@cp "$$(testing/env/cachedir)/bin/criu-static" $(OUT)/dist/criu
 	@cd $(OUT)/dist && sha256sum -- $$(ls | grep -v SHA256SUMS) >SHA256SUMS && cat SHA256SUMS
 
 .PHONY: clean

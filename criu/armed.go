@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
@@ -21,6 +22,7 @@ type Armed struct {
 	restore
 	child  *swrk
 	dir    *os.File // the images, without links
+	pages  []int64  // sizes of its files of pages, by name
 	cancel context.CancelCauseFunc
 
 	ready chan struct{} // closed when CRIU waits for the word
@@ -92,9 +94,37 @@ func (a *Armed) start(ctx context.Context) (err error) {
 }
 
 func (a *Armed) openDir() error {
-	path, err := makeLinkless(a.Images, a.Moved)
-	if err == nil {
+	path, err := makeLinkless(a.Images, a.Pins, a.Moved)
+	if err != nil {
+		return err
+	}
+	if a.pages, err = pageSizes(path); err == nil {
 		a.dir, err = os.Open(path)
+	}
+	return err
+}
+
+// pageSizes returns the sizes of the files of pages, by name.
+func pageSizes(dir string) (sizes []int64, err error) {
+	list, err := filepath.Glob(filepath.Join(dir, "pages-*.img"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range list {
+		st, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		sizes = append(sizes, st.Size())
+	}
+	return sizes, nil
+}
+
+// checkPages makes sure that the pages are still there, which CRIU has not read.
+func (a *Armed) checkPages() error {
+	sizes, err := pageSizes(a.dir.Name())
+	if err == nil && !slices.Equal(sizes, a.pages) {
+		err = fmt.Errorf("%w: the files of pages have %d bytes, and had %d when the restore was armed", ErrCorrupt, sizes, a.pages)
 	}
 	return err
 }
@@ -174,7 +204,10 @@ func (a *Armed) fire(ctx context.Context) error {
 		return errors.Join(err, a.Close(), a.clear())
 	}
 	defer unmount()
-	if err := a.resetNamespaces(); err != nil {
+	if err = a.checkPages(); err == nil {
+		err = a.resetNamespaces()
+	}
+	if err != nil {
 		return errors.Join(err, a.Close(), a.clear())
 	}
 	a.stats.Prepare = a.lap()

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,6 +85,50 @@ func TestRestoreFailsCleanly(t *testing.T) {
 		}
 	}
 	b.requireNoMore(before)
+	b.restore()
+	if got := b.redis().Do("PING"); got != "PONG" {
+		t.Errorf("PING says %q", got)
+	}
+}
+
+// TestRestoreOfTornPages: what CRIU would wait for, or read for ever, is told at
+// once, before and after CRIU has begun.
+func TestRestoreOfTornPages(t *testing.T) {
+	b := start(t, "", criutest.RedisArgs)
+	b.redis().Reset()
+	b.dump()
+	b.Crash()
+	before := b.resources()
+	path := filepath.Join(b.images, "pages-1.img")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := criu.Arm(t.Context(), b.restoreOptions())
+	if err != nil {
+		b.fatal(err)
+	}
+	if err := os.Truncate(path, int64(len(good)/2)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, _, err := a.Restore(ctx); !errors.Is(err, criu.ErrCorrupt) {
+		t.Errorf("torn after arming: %v", err)
+	}
+	if _, _, err := criu.Restore(ctx, b.restoreOptions()); !errors.Is(err, criu.ErrCorrupt) || !strings.Contains(err.Error(), "pages-1.img") {
+		t.Errorf("torn: %v", err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := criu.Restore(ctx, b.restoreOptions()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("gone: %v", err)
+	}
+	b.requireNoMore(before)
+	if err := os.WriteFile(path, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	b.restore()
 	if got := b.redis().Do("PING"); got != "PONG" {
 		t.Errorf("PING says %q", got)

@@ -24,12 +24,15 @@ type DumpOptions struct {
 	Pins *Pins
 	// Images is the directory for the images. It must exist and be empty.
 	Images string
-	// Previous, if set, is the directory of the last checkpoint's images. Memory
-	// for as many pages is reserved before the freeze. It needs Features.Patched: a
-	// stock CRIU throws that memory away while tasks are frozen.
+	// Reserve makes room in memory for the images of the container's before the
+	// freeze. It needs Features.Patched: a stock CRIU throws that memory away while
+	// tasks are frozen.
+	Reserve bool
+	// Previous, if set, is the directory of the last checkpoint's images, which
+	// tells Reserve about memory that processes share.
 	Previous string
-	// ReserveMax is how much memory may be reserved in all, in bytes. A file of
-	// Previous that would exceed it gets none. 0: there is no limit.
+	// ReserveMax is how much memory Reserve may take in all, in bytes. A file that
+	// would exceed it gets none. 0: there is no limit.
 	ReserveMax int64
 	// Kerndat is the file of that name that Probe wrote. Without it CRIU takes
 	// longer to start, and can't dump processes of other users than root if
@@ -182,8 +185,8 @@ func (d *dump) run(ctx context.Context) error {
 	if d.child, err = sp.run(); err != nil {
 		return err
 	}
-	if d.Previous != "" {
-		if err := reserve(d.Images, d.Previous, d.ReserveMax); err != nil {
+	if d.Reserve {
+		if err := reserve(d.Images, pid, d.Previous, d.ReserveMax); err != nil {
 			return errors.Join(err, d.child.abandon())
 		}
 	}

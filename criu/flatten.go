@@ -9,21 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"sort"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pagemap"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-)
-
-const (
-	// parentLink leads from a directory of images to that of the round before,
-	// where the pages are that it lacks (CR_PARENT_LINK of criu/include/crtools.h).
-	parentLink = "parent"
-	// pageInParent says so of a page map entry (PE_PARENT of
-	// criu/include/pagemap.h).
-	pageInParent = 1 << 0
 )
 
 // flatten makes images that refer to those of pre-dumps whole, and removes the
@@ -45,84 +34,9 @@ func flatten(images string, rounds []string) error {
 	return removeRounds(images)
 }
 
-// run is a row of pages in a page map.
-type run struct {
-	vaddr, pages uint64
-	flags        uint32
-	offset       int64 // in the file of pages, if they are there
-}
-
-func (r run) end() uint64 { return r.vaddr + r.pages*pageBytes() }
-
-func pageBytes() uint64 { return uint64(os.Getpagesize()) }
-
-// pageMap is one page map with its pages.
-type pageMap struct {
-	id   uint32 // of the file of pages
-	head []byte // the whole first entry
-	runs []run  // by address
-	file *os.File
-}
-
-// openPageMap reads a page map. It has no file if no page is in one.
-func openPageMap(dir, name string) (*pageMap, error) {
-	m := &pageMap{}
-	offset := int64(0)
-	err := readRaw(os.DirFS(dir), name, magicPagemap, func(b []byte) error {
-		if m.head == nil {
-			head, err := decode[pagemap.PagemapHead](b)
-			m.id, m.head = head.GetPagesId(), slices.Clone(b)
-			return err
-		}
-		e, err := decode[pagemap.PagemapEntry](b)
-		if err != nil {
-			return err
-		}
-		r := run{vaddr: e.GetVaddr(), pages: pageCount(e), flags: e.GetFlags(), offset: offset}
-		if e.Flags == nil { // older than CRIU 3
-			r.flags = pagePresent
-			if e.GetInParent() {
-				r.flags = pageInParent
-			}
-		}
-		if r.pages > 1<<40 || r.end() < r.vaddr || len(m.runs) > 0 && r.vaddr < m.runs[len(m.runs)-1].end() {
-			return fmt.Errorf("%w: the row of pages at %#x", ErrCorrupt, r.vaddr)
-		}
-		if r.flags&pagePresent != 0 {
-			offset += int64(r.pages * pageBytes())
-		}
-		m.runs = append(m.runs, r)
-		return nil
-	})
-	if err == nil && m.head == nil {
-		err = fmt.Errorf("%w: %s is empty", ErrCorrupt, name)
-	}
-	if err != nil {
-		return nil, err
-	}
-	m.file, err = os.Open(filepath.Join(dir, pagesName(m.id)))
-	if errors.Is(err, fs.ErrNotExist) && offset == 0 {
-		err = nil
-	}
-	return m, err
-}
-
-func (m *pageMap) close() {
-	if m.file != nil {
-		m.file.Close()
-	}
-}
-
-func pagesName(id uint32) string { return fmt.Sprintf("pages-%d.img", id) }
-
-// inParent reports whether any page is elsewhere.
-func (m *pageMap) inParent() bool {
-	return slices.ContainsFunc(m.runs, func(r run) bool { return r.flags&pageInParent != 0 })
-}
-
 // flattenOne rewrites a page map and its pages.
 func flattenOne(dirs []string, name string) error {
-	var levels []*pageMap
+	var levels pageMaps
 	defer func() {
 		for _, m := range levels {
 			m.close()
@@ -146,7 +60,7 @@ func flattenOne(dirs []string, name string) error {
 	return replaceWith(pages, func(out *bufio.Writer) error {
 		f.out = out
 		for _, r := range levels[0].runs {
-			if err := f.copy(0, r.vaddr, r.end(), r.flags); err != nil {
+			if err := levels.find(0, r.vaddr, r.end(), f.copy(r.flags)); err != nil {
 				return err
 			}
 		}
@@ -177,43 +91,26 @@ func replaceWith(path string, write func(*bufio.Writer) error) error {
 
 // flattening collects the pages of one page map from all its levels.
 type flattening struct {
-	levels []*pageMap // newest first
+	levels pageMaps
 	out    *bufio.Writer
 	runs   []run
 }
 
-// copy writes the pages from one address to another as level has them, which was
-// asked for with flags.
-func (f *flattening) copy(level int, from, to uint64, flags uint32) error {
-	if level == len(f.levels) {
-		return fmt.Errorf("%w: the pages from %#x to %#x are in no pre-dump", ErrCorrupt, from, to)
-	}
-	m := f.levels[level]
-	i := sort.Search(len(m.runs), func(i int) bool { return m.runs[i].end() > from })
-	for ; from < to; i++ {
-		if i == len(m.runs) || m.runs[i].vaddr > from {
-			return fmt.Errorf("%w: the page at %#x is missing in a pre-dump", ErrCorrupt, from)
-		}
-		r, end := m.runs[i], min(to, m.runs[i].end())
-		switch {
-		case r.flags&pagePresent != 0:
+// copy writes the pages of a row that was asked for with flags, and is there with
+// those of r.
+func (f *flattening) copy(flags uint32) foundPages {
+	return func(m *pageMap, r run, from, to uint64) error {
+		out := run{vaddr: from, pages: (to - from) / pageBytes(), flags: flags}
+		if r.flags&pagePresent != 0 {
 			at := r.offset + int64(from-r.vaddr)
-			if _, err := io.CopyN(f.out, io.NewSectionReader(m.file, at, int64(end-from)), int64(end-from)); err != nil {
+			if _, err := io.CopyN(f.out, io.NewSectionReader(m.file, at, int64(to-from)), int64(to-from)); err != nil {
 				return fmt.Errorf("%w: %s: %w", ErrCorrupt, m.file.Name(), err)
 			}
-			f.add(run{vaddr: from, pages: (end - from) / pageBytes(), flags: flags&^pageInParent | pagePresent})
-		case r.flags&pageInParent != 0:
-			if err := f.copy(level+1, from, end, flags); err != nil {
-				return err
-			}
-		case level == 0: // neither here nor there: a page that is fetched when used
-			f.add(run{vaddr: from, pages: (end - from) / pageBytes(), flags: flags})
-		default:
-			return fmt.Errorf("%w: the page at %#x has no contents in a pre-dump", ErrCorrupt, from)
+			out.flags = flags&^pageInParent | pagePresent
 		}
-		from = end
+		f.add(out)
+		return nil
 	}
-	return nil
 }
 
 // add appends a row, to the one before if they are one.

@@ -93,7 +93,7 @@ func TestFlatten(t *testing.T) {
 				t.Fatalf("page %d of %v is %.1v…, want %d", n, levels, page, content)
 			}
 		}
-		if err := validatePages(os.DirFS(images), 1); err != nil {
+		if err := validatePages(os.DirFS(images)); err != nil {
 			t.Fatal(err)
 		}
 		if list, _ := filepath.Glob(filepath.Join(images, "*")); len(list) != 2 {

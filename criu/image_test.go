@@ -133,13 +133,13 @@ func FuzzImages(f *testing.F) {
 		dir := fstest.MapFS{}
 		for name, b := range map[string][]byte{
 			"files.img": files, "tcp-stream-abc.img": stream, "pstree.img": files, "inventory.img": stream,
-			"pagemap-1.img": stream, "crsc.json": stream, "stats-dump": stream,
+			"pagemap-1.img": stream, "parent/pagemap-1.img": files, "crsc.json": stream, "stats-dump": stream,
 			"core-1.img": stream, "ids-1.img": files, "mountpoints-1.img": files, "seccomp.img": stream,
 		} {
 			dir[name] = &fstest.MapFile{Data: b, Mode: 0o600}
 		}
 		for name, err := range map[string]error{
-			"validate": validate(dir), "pages": validatePages(dir, 1), "stats": new(DumpStats).load(dir),
+			"validate": validate(dir), "pages": validatePages(dir), "stats": new(DumpStats).load(dir),
 		} {
 			if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s: %v", name, err)

@@ -23,12 +23,8 @@ const kerndatFile = "/run/criu.kdat"
 func askKernel(file string, fn func() error) error {
 	var answers []byte
 	err := onThread(func() error {
-		if err := privateMounts(); err != nil {
+		if err := hideKerndat(); err != nil {
 			return err
-		}
-		dir := filepath.Dir(kerndatFile)
-		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700,size=1m"); err != nil {
-			return &os.PathError{Op: "mount tmpfs", Path: dir, Err: err}
 		}
 		if err := fn(); err != nil {
 			return err
@@ -61,21 +57,29 @@ func replaceFile(path string, content []byte) error {
 	return nil
 }
 
-// haveAnswers puts file in the place of kerndatFile for the calling thread.
+// haveAnswers puts a copy of file in the place of kerndatFile for the calling
+// thread. It does not mount file itself there: another CRIU that replaces the
+// host's kerndatFile would take that mount away, in every namespace.
 func haveAnswers(file string) error {
+	answers, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := hideKerndat(); err != nil {
+		return err
+	}
+	return os.WriteFile(kerndatFile, answers, 0o600)
+}
+
+// hideKerndat gives the calling thread a mount namespace with an empty tmpfs
+// where the host's kerndatFile is.
+func hideKerndat() error {
 	if err := privateMounts(); err != nil {
 		return err
 	}
-	// Something has to be there to be mounted over. CRIU takes an empty file for
-	// an outdated one, and replaces it.
-	f, err := os.OpenFile(kerndatFile, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err == nil {
-		f.Close()
-	} else if !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	if err := unix.Mount(file, kerndatFile, "", unix.MS_BIND, ""); err != nil {
-		return &os.PathError{Op: "bind to " + kerndatFile, Path: file, Err: err}
+	dir := filepath.Dir(kerndatFile)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700,size=1m"); err != nil {
+		return &os.PathError{Op: "mount tmpfs", Path: dir, Err: err}
 	}
 	return nil
 }

@@ -28,7 +28,11 @@ const linklessDir = "linkless"
 // makeLinkless makes the directory from which images are restored. In those that
 // were moved the tasks have no login user, whom the audit log would name: nobody
 // logged in here.
-func makeLinkless(images string, moved bool) (dir string, err error) {
+func makeLinkless(images string, pins *Pins, moved bool) (dir string, err error) {
+	groups, err := newRegroup(pins, moved)
+	if err != nil {
+		return "", err
+	}
 	dir = filepath.Join(images, linklessDir)
 	if err := os.RemoveAll(dir); err != nil {
 		return "", err
@@ -46,7 +50,10 @@ func makeLinkless(images string, moved bool) (dir string, err error) {
 		core, _ := filepath.Match("core-*.img", e.Name())
 		switch {
 		case table:
-			err = rewrite(from, to, magicMnts, withoutLinks)
+			err = rewrite(from, to, magicMnts, func(m *mnt.MntEntry) {
+				withoutLinks(m)
+				groups.change(m)
+			})
 		case core && moved:
 			err = rewrite(from, to, magicCore, withoutLogin)
 		case e.Type().IsRegular() && filepath.Ext(e.Name()) != ".log":

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -60,6 +61,70 @@ func limits(t testing.TB, pid int) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// TestOrdinaryUserBesideOthers: another CRIU of the host, which finds its answers
+// of the kernel outdated, puts others in their place all the time.
+func TestOrdinaryUserBesideOthers(t *testing.T) {
+	b := start(t, "", criutest.RedisArgs, asUser(1000, 1001))
+	b.redis().Do("SET", "key", "value")
+	stop := replaceKerndat(t)
+	for range 5 {
+		b.dump()
+	}
+	if n := stop(); n < 5 {
+		t.Fatalf("the file was replaced %d times only", n)
+	}
+	b.Crash()
+	b.restore()
+	if got := b.redis().Do("GET", "key"); got != "value" {
+		t.Errorf("key is %q after the restore", got)
+	}
+}
+
+// replaceKerndat makes the host's file again and again, until stop, which returns
+// how often. It has what it had before, for there are other tests.
+func replaceKerndat(t *testing.T) (stop func() int) {
+	t.Helper()
+	const path = "/run/criu.kdat"
+	content, err := os.ReadFile(path)
+	existed := err == nil
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	done, count := make(chan struct{}), make(chan int, 1)
+	go func() {
+		n := 0
+		defer func() { count <- n }()
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			err := os.WriteFile(path+"-test", content, 0o600)
+			if err == nil {
+				err = os.Rename(path+"-test", path)
+			}
+			if err != nil {
+				t.Errorf("replace %s: %v", path, err)
+				return
+			}
+			n++
+		}
+	}()
+	stop = sync.OnceValue(func() int {
+		close(done)
+		n := <-count
+		if !existed {
+			if err := os.Remove(path); err != nil {
+				t.Error(err)
+			}
+		}
+		return n
+	})
+	t.Cleanup(func() { stop() })
+	return stop
 }
 
 // TestTwoUsers: with CAP_SYS_RESOURCE it works, without it is told why not.

@@ -317,6 +317,9 @@ func (p *Pins) pinMounts(pid int, spec *specs.Spec) error {
 			}
 			masks[m.device] = true
 		}
+		if m.shared && kind == Volume {
+			return fmt.Errorf("%w: the volume at %s is shared with the host (mountPropagation Bidirectional): what the container mounts there would be lost in a crash", ErrUnsupported, m.target)
+		}
 		host := filepath.Join(p.Dir, "mnt-"+strconv.Itoa(len(p.Mounts)))
 		p.Mounts = append(p.Mounts, PinnedMount{Host: host, Container: m.target, Kind: kind, ReadOnly: m.ro, NoLinks: m.flags&unix.MS_NOSYMFOLLOW != 0})
 		targets = append(targets, m.target)
@@ -415,7 +418,8 @@ func openTrees(paths []string) (trees []*os.File, err error) {
 }
 
 // attach mounts the detached tree at path, which it makes: a directory or a
-// file as the tree's root is one.
+// file as the tree's root is one. What is mounted and unmounted below path has no
+// effect on where the tree comes from.
 func attach(tree *os.File, path string) error {
 	st, err := os.Stat("/proc/self/fd/" + strconv.Itoa(int(tree.Fd())))
 	if err != nil {
@@ -431,6 +435,9 @@ func attach(tree *os.File, path string) error {
 	}
 	if err := unix.MoveMount(int(tree.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return &os.PathError{Op: "move_mount", Path: path, Err: err}
+	}
+	if err := unix.Mount("", path, "", unix.MS_SLAVE, ""); err != nil {
+		return &os.PathError{Op: "make a slave", Path: path, Err: err}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package criu_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,6 +95,7 @@ func TestRestoreThroughParents(t *testing.T) {
 		t.Errorf("%d of %d bytes of pages are not in the parent", part, whole)
 	}
 	c.Reset()
+	withoutParent(b)
 	for _, how := range []string{"through parents", "joined"} {
 		b.Crash()
 		b.restore()
@@ -108,6 +110,28 @@ func TestRestoreThroughParents(t *testing.T) {
 	}
 	if joined := pagesOf(t, b.images); joined != whole {
 		t.Errorf("%d bytes of pages joined, %d before", joined, whole)
+	}
+}
+
+// withoutParent: CRIU would look for the pages for ever.
+func withoutParent(b *box) {
+	b.t.Helper()
+	if err := criu.Validate(b.images); err != nil {
+		b.t.Error(err)
+	}
+	parent := filepath.Join(b.images, "pre-1")
+	if err := os.Rename(parent, parent+"-away"); err != nil {
+		b.t.Fatal(err)
+	}
+	err := criu.Validate(b.images)
+	_, armErr := criu.Arm(b.t.Context(), b.restoreOptions())
+	for _, err := range []error{err, armErr} {
+		if !errors.Is(err, criu.ErrCorrupt) || !strings.Contains(err.Error(), "in no pre-dump") {
+			b.t.Errorf("without the parent: %v", err)
+		}
+	}
+	if err := os.Rename(parent+"-away", parent); err != nil {
+		b.t.Fatal(err)
 	}
 }
 

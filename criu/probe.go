@@ -25,7 +25,7 @@ type Features struct {
 	Path    string // of the binary
 	Version int    // 40201 is 4.2.1
 	// Patched: it has the changes of testing/env/criu-patches. Memory that is
-	// reserved for its images is of use then; see DumpOptions.Previous.
+	// reserved for its images is of use then; see DumpOptions.Reserve.
 	Patched bool
 	// MemTrack: the kernel tracks dirtied pages, so dumps could be incremental.
 	MemTrack bool

@@ -49,7 +49,7 @@ func (b *box) build(name string) criu.Features {
 func (b *box) dumpAgain() criu.DumpStats {
 	b.t.Helper()
 	b.dump()
-	return b.dump(func(o *criu.DumpOptions) { o.Previous = b.images })
+	return b.dump(func(o *criu.DumpOptions) { o.Reserve, o.Previous = true, b.images })
 }
 
 // names are the kinds of the files of the last checkpoint.
@@ -144,7 +144,7 @@ func TestReserveIsTrimmed(t *testing.T) {
 			for _, large := range []int{8 << 20, 16 << 20, 1 << 20} {
 				c.Do("SET", "large", strings.Repeat("y", large))
 				stats := b.dump(func(o *criu.DumpOptions) {
-					o.Previous = b.images
+					o.Reserve = true
 					o.OnPreDump = func() error {
 						st, err := os.Stat(filepath.Join(o.Images, "pages-1.img"))
 						if err == nil {
@@ -153,12 +153,12 @@ func TestReserveIsTrimmed(t *testing.T) {
 						return err
 					}
 				})
-				if reserved < 8<<20 {
-					t.Errorf("%d bytes were reserved", reserved)
-				}
 				st, err := os.Stat(filepath.Join(b.images, "pages-1.img"))
 				if err != nil {
 					t.Fatal(err)
+				}
+				if reserved <= st.Size() {
+					t.Errorf("%d bytes were reserved, and %d are left", reserved, st.Size())
 				}
 				if want := int64(stats.Pages) * int64(os.Getpagesize()); st.Size() != want {
 					t.Errorf("the image has %d bytes, and the dump wrote %d", st.Size(), want)
@@ -174,6 +174,48 @@ func TestReserveIsTrimmed(t *testing.T) {
 	}
 }
 
+// TestReserveForEachProcess reserves for the first checkpoint of several processes
+// of different sizes what each needs.
+func TestReserveForEachProcess(t *testing.T) {
+	// A subshell is a process of its own between the init and a server.
+	b := start(t, criutest.NetNS(t), []string{"/bin/sh", "-c", "redis-server --port 6380 --save '' & (redis-server --port 6381 --save '' & redis-server --port 6382 --save ''; :) & exec redis-server --save ''"})
+	b.inMemory()
+	sizes := map[int]int{6379: 4 << 20, 6380: 12 << 20, 6381: 1 << 20, 6382: 8 << 20}
+	for port, size := range sizes {
+		c := criutest.DialRedis(t, b.pins.NetNS(), fmt.Sprintf("127.0.0.1:%d", port))
+		c.Do("SET", "large", strings.Repeat("x", size))
+		defer c.Close()
+	}
+	var reserved []int64
+	of := func(images string) []int64 {
+		var sizes []int64
+		for i := 1; ; i++ {
+			st, err := os.Stat(filepath.Join(images, fmt.Sprintf("pages-%d.img", i)))
+			if err != nil {
+				return sizes
+			}
+			sizes = append(sizes, st.Size())
+		}
+	}
+	b.dump(func(o *criu.DumpOptions) {
+		o.Reserve = true
+		o.OnPreDump = func() error {
+			reserved = of(o.Images)
+			return nil
+		}
+	})
+	got := of(b.images)
+	if len(got) < 5 || len(reserved) > len(got) {
+		t.Fatalf("%d files were reserved and %d written, want those of five processes at least", len(reserved), len(got))
+	}
+	const slack = 2 << 20
+	for i, size := range reserved {
+		if size < got[i] || size > got[i]+got[i]/8+slack {
+			t.Errorf("process %d: %d bytes were reserved and %d written (of %v and %v)", i, size, got[i], reserved, got)
+		}
+	}
+}
+
 // TestReserveWithinLimits reserves nothing that there is no room for.
 func TestReserveWithinLimits(t *testing.T) {
 	b := start(t, criutest.NetNS(t), criutest.RedisArgs)
@@ -183,10 +225,10 @@ func TestReserveWithinLimits(t *testing.T) {
 	for name, change := range map[string]func(*criu.DumpOptions){
 		"no room":   func(o *criu.DumpOptions) { fillDisk(t, b.dir, 12<<20) },
 		"a limit":   func(o *criu.DumpOptions) { o.ReserveMax = 1 << 20 },
-		"no images": func(o *criu.DumpOptions) { o.Previous = t.TempDir() },
+		"not asked": func(o *criu.DumpOptions) { o.Reserve = false },
 	} {
 		b.dump(func(o *criu.DumpOptions) {
-			o.Previous = b.images
+			o.Reserve = true
 			change(o)
 			o.OnPreDump = func() error {
 				if st, err := os.Stat(filepath.Join(o.Images, "pages-1.img")); err == nil && st.Size() > 0 {

@@ -128,6 +128,9 @@ func (r *restore) lap() time.Duration {
 
 // load reads what Dump wrote beside CRIU's images.
 func (r *restore) load() (err error) {
+	if err := validatePages(os.DirFS(r.Images)); err != nil {
+		return err
+	}
 	if r.meta, err = readMeta(os.DirFS(r.Images)); err != nil {
 		return err
 	}

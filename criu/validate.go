@@ -8,9 +8,7 @@ import (
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/inventory"
-	"github.com/checkpoint-restore/go-criu/v7/crit/images/pagemap"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Validate checks that a directory holds a complete checkpoint: the parts that
@@ -49,6 +47,9 @@ func validate(images fs.FS) error {
 	if tasks == 0 {
 		return fmt.Errorf("%w: pstree.img has no process", ErrCorrupt)
 	}
+	if err := validatePages(images); err != nil {
+		return err
+	}
 	_, err = tcpSockets(images)
 	return err
 }
@@ -59,81 +60,59 @@ func validateTask(images fs.FS, e *pstree.PstreeEntry) error {
 			return err
 		}
 	}
-	if _, err := fs.Stat(images, fmt.Sprintf("mm-%d.img", e.GetPid())); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // a zombie has no memory
-		}
-		return err
+	_, err := fs.Stat(images, fmt.Sprintf("mm-%d.img", e.GetPid()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a zombie has no memory
 	}
-	return validatePages(images, e.GetPid())
+	if err == nil {
+		_, err = fs.Stat(images, fmt.Sprintf("pagemap-%d.img", e.GetPid()))
+	}
+	return err
 }
 
-// pagePresent says that a pagemap entry's pages are in the pages file
-// (PE_PRESENT of criu/include/pagemap.h).
-const pagePresent = 1 << 2
-
-// validatePages compares a process's page map with the size of the file that
-// its pages are in.
-func validatePages(images fs.FS, pid uint32) error {
-	name := fmt.Sprintf("pagemap-%d.img", pid)
-	var pages uint64
-	var id uint32
-	first := true
-	err := readRaw(images, name, magicPagemap, func(b []byte) error {
-		if first {
-			first = false
-			head, err := decode[pagemap.PagemapHead](b)
-			id = head.GetPagesId()
-			return err
-		}
-		e, err := decode[pagemap.PagemapEntry](b)
+// validatePages makes sure that the memory which the page maps promise is there.
+// CRIU would read for ever what is not.
+func validatePages(images fs.FS) error {
+	names, err := fs.Glob(images, "pagemap-*.img")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		levels, err := readLevels(images, name)
 		if err != nil {
 			return err
 		}
-		if e.Flags == nil || e.GetFlags()&pagePresent != 0 {
-			pages += pageCount(e)
+		for _, r := range levels[0].runs {
+			if err := levels.find(0, r.vaddr, r.end(), func(*pageMap, run, uint64, uint64) error { return nil }); err != nil {
+				return err
+			}
 		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if first {
-		return fmt.Errorf("%w: %s is empty", ErrCorrupt, name)
-	}
-	st, err := fs.Stat(images, fmt.Sprintf("pages-%d.img", id))
-	if err != nil {
-		return err
-	}
-	size := uint64(st.Size()) / uint64(os.Getpagesize())
-	if size < pages {
-		return fmt.Errorf("%w: pages-%d.img has %d whole pages, and %s promises %d", ErrCorrupt, id, size, name, pages)
 	}
 	return nil
 }
 
-// wideCount is the number of pages of a page map entry, as 64 bits.
-const wideCount = 5
-
-// pageCount returns how many pages an entry is about. CRIU 4.2 moved the number
-// to wideCount, which the protobuf of go-criu v7 does not know.
-func pageCount(e *pagemap.PagemapEntry) uint64 {
-	for b := e.ProtoReflect().GetUnknown(); len(b) > 0; {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			break
+// readLevels reads a page map and those that its pages are in.
+func readLevels(images fs.FS, name string) (pageMaps, error) {
+	var levels pageMaps
+	for {
+		m, err := readPageMap(images, name)
+		if errors.Is(err, fs.ErrNotExist) && len(levels) > 0 {
+			return levels, nil
 		}
-		if num == wideCount && typ == protowire.VarintType {
-			if v, m := protowire.ConsumeVarint(b[n:]); m > 0 {
-				return v
-			}
-			break
+		if err == nil {
+			err = m.complete(images)
 		}
-		m := protowire.ConsumeFieldValue(num, typ, b[n:])
-		if m < 0 {
-			break
+		if err != nil {
+			return nil, err
 		}
-		b = b[n+m:]
+		if levels = append(levels, m); !m.inParent() {
+			return levels, nil
+		}
+		if len(levels) > 1+maxRounds {
+			return nil, fmt.Errorf("%w: %s has more than %d parents", ErrCorrupt, name, maxRounds)
+		}
+		if images, err = fs.Sub(images, parentLink); err != nil {
+			return nil, err
+		}
 	}
-	return uint64(e.GetNrPages())
 }

@@ -46,7 +46,7 @@ func (j *Journal) AppendConsumed(conn uint32, offset uint64) Position {
 	return j.appendOffset(TypeConsumed, conn, offset)
 }
 
-// appendOffset records something that happened at an offset of the input.
+// appendOffset records something that happened at an offset of a stream.
 func (j *Journal) appendOffset(t Type, conn uint32, offset uint64) Position {
 	if !j.admit(0) {
 		return 0
@@ -112,6 +112,13 @@ func (j *Journal) AppendFailed(conn, errno uint32) Position {
 	b := binary.AppendUvarint(j.batch.buf, uint64(conn))
 	j.batch.buf = binary.AppendUvarint(b, uint64(errno))
 	return j.finish(start)
+}
+
+// AppendRepeated records that the application has made the request again that
+// begins at offset of the output of a connection that it had opened, after a
+// recovery and on another connection: its records stand behind that one's.
+func (j *Journal) AppendRepeated(conn uint32, offset uint64) Position {
+	return j.appendOffset(TypeRepeated, conn, offset)
 }
 
 // AppendDatagram records a datagram that came when the application had sent that

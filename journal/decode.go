@@ -128,7 +128,7 @@ func decode(rec *Record, body []byte) (reason string) {
 		rec.Of = Position(f.uvarint())
 	case TypeDatagramSent:
 		rec.Flow, rec.Hash = f.uint64(), f.uint64()
-	case TypeUrgent:
+	case TypeUrgent, TypeRepeated:
 		rec.Conn, rec.Offset = f.uint32(), f.uvarint()
 	case TypeFailed:
 		rec.Conn, rec.Errno = f.uint32(), f.uint32()

@@ -138,7 +138,7 @@ func appendRandom(j *Journal, rng *rand.Rand, maxPayload int) Record {
 	// Small and large numbers alike, so that all lengths of varints occur.
 	number := func() uint64 { return rng.Uint64() >> rng.IntN(64) }
 	r := Record{Conn: uint32(number())}
-	switch r.Type = TypeOpen + Type(rng.IntN(12)); r.Type {
+	switch r.Type = TypeOpen + Type(rng.IntN(13)); r.Type {
 	case TypeOpen:
 		r.Open = ConnOpen{Conn: r.Conn, Direction: Direction(rng.IntN(2)), Client: randomAddr(rng), Server: randomAddr(rng), LegPort: uint16(rng.Uint32())}
 		r.Position = j.AppendOpen(r.Open)
@@ -175,6 +175,9 @@ func appendRandom(j *Journal, rng *rand.Rand, maxPayload int) Record {
 	case TypeFailed:
 		r.Errno = uint32(number())
 		r.Position = j.AppendFailed(r.Conn, r.Errno)
+	case TypeRepeated:
+		r.Offset = number()
+		r.Position = j.AppendRepeated(r.Conn, r.Offset)
 	}
 	return r
 }

@@ -33,12 +33,14 @@ const (
 
 	TypeUrgent Type = 12 // a byte of input was sent as urgent data
 	TypeFailed Type = 13 // a connection that the application opened did not come about
+
+	TypeRepeated Type = 14 // a request was made again, and answered from its record
 )
 
 // String returns the name of the type, as the dump shows it.
 func (t Type) String() string {
 	return name(int(t), "", "commit", "open", "input", "consumed", "output", "output-bytes", "close", "mark",
-		"datagram", "datagram-taken", "datagram-sent", "urgent", "failed")
+		"datagram", "datagram-taken", "datagram-sent", "urgent", "failed", "repeated")
 }
 
 // Direction is a direction of flow, seen from the container. Of a connection
@@ -117,7 +119,8 @@ type Record struct {
 
 	// Offset is a position in a stream of the connection, bytes from its
 	// start: of the first byte (Input, Output, OutputBytes), of the first
-	// byte not yet taken (Consumed), of the end (Close), or of the byte (Urgent).
+	// byte not yet taken (Consumed), of the end (Close), of the byte (Urgent), or
+	// of the first byte of the request (Repeated).
 	Offset uint64
 	// OutPos is how many bytes of output the client had been sent when this
 	// input was read (Input).

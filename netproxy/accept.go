@@ -206,6 +206,7 @@ func (p *Proxy) connected(c *conn) {
 	c.connecting = false
 	c.inBase, c.outBase, c.origin = seqs.In, seqs.Out, seqs.In
 	c.writable[legSide] = true
+	p.vigil.meet(c)
 	p.activate(c)
 }
 

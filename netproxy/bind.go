@@ -8,13 +8,14 @@ import "slices"
 // remains is closed, as the application has done this time.
 func (p *Proxy) bindUpstreams() (lost int) {
 	lost = p.rep.reset
-	for _, u := range p.rep.upstreams {
+	for dest, u := range p.rep.upstreams {
+		p.keepRepeats(dest, u)
 		var spare []*conn
 		for _, v := range u.legs {
 			x := v.virtual.cur
 			switch {
 			case v.gone || v.legFD < 0:
-			case x != nil && x.last && x.conn.goesOn() && !(x.conn.serverEnds() && x.answered(p.rep.plan.Conns[x.conn.id])):
+			case x != nil && x.last && x.conn.goesOn() && !(x.conn.serverEnds() && x.answered(x.recorded(p.rep.plan))):
 				p.bind(v, x.conn, x.fed)
 			default:
 				spare = append(spare, v)
@@ -25,7 +26,7 @@ func (p *Proxy) bindUpstreams() (lost int) {
 			switch x := v.virtual.cur; {
 			case ended(v) || v.shut[legSide]:
 				p.destroy(v, true)
-			case x != nil && x.last && !x.answered(p.rep.plan.Conns[x.conn.id]):
+			case x != nil && x.last && !x.answered(x.recorded(p.rep.plan)):
 				p.opts.Log.WithFields(connFields(v)).Error("netproxy: the answer to the application's request is lost; reset")
 				p.destroy(v, true)
 				lost++
@@ -38,7 +39,7 @@ func (p *Proxy) bindUpstreams() (lost int) {
 		}
 		for _, c := range u.conns {
 			switch {
-			case c.gone || c.legFD >= 0:
+			case c.gone || c.legFD >= 0 || c.kept:
 			case c.ghost():
 				p.destroy(c, true)
 			default:
@@ -87,7 +88,7 @@ func (p *Proxy) bind(v, c *conn, fed uint64) {
 	} {
 		flags(c)[legSide] = flags(v)[legSide]
 	}
-	c.unopened, c.expect, c.ackedOut = false, nil, 0
+	c.unopened, c.kept, c.expect, c.ackedOut = false, false, nil, 0
 	// The stream goes on where it stands, the leg where it does.
 	rest := v.virtual.asked
 	c.inSent, c.outPos, c.queued = fed, c.outRead, 0
@@ -96,6 +97,9 @@ func (p *Proxy) bind(v, c *conn, fed uint64) {
 	c.outBase = v.outBase + uint32(v.outPos) - uint32(len(rest)) - uint32(c.outPos)
 	if fed < c.inRead {
 		c.in.add(&p.pool, p.rep.plan.Conns[c.id].Slice(fed, c.inRead))
+	}
+	if x := v.virtual.cur; x == nil || x.fed == x.InTo && (!x.last || x.answered(x.recorded(p.rep.plan))) {
+		c.spoke = c.outPos
 	}
 	if c.inConsumed > c.consumedMark {
 		p.opts.Journal.AppendConsumed(c.id, c.inConsumed)

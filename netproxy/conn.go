@@ -8,6 +8,7 @@ import (
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/order"
 	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/timeouts"
 )
 
 // side tells the two sockets of a connection apart in epoll's user data.
@@ -34,6 +35,8 @@ type conn struct {
 
 	outbound
 	urgent *urgent // nil: none yet
+	// timeouts of the application's socket that our other one has, too.
+	timeouts timeouts.Timeouts
 
 	clientFD int // -1: the client is gone (a ghost that lives for the replay only)
 	legFD    int // -1: no leg

@@ -45,6 +45,13 @@ type outbound struct {
 	virtual   *virtual
 	first     []byte // output for the server, when it has answered
 	http      bool   // the server speaks HTTP/1
+	spoke     uint64 // output that the server had been sent when it spoke last
+
+	// Of the time after a replay (repeats): what is kept back of a request, since
+	// when, and whether the connection is only kept for an answer.
+	asked   []byte
+	askedAt time.Time
+	kept    bool
 }
 
 func (c *conn) flow() redirect.Flow { return redirect.Flow{Server: c.dest, Port: c.client.Port()} }
@@ -234,5 +241,6 @@ func (p *Proxy) legStands(c *conn, fd int) {
 	if c.stray {
 		p.strayStands(c)
 	}
+	p.vigil.meet(c)
 	p.activate(c)
 }

@@ -97,6 +97,7 @@ func (p *Proxy) dropLeg(c *conn) {
 	if !c.closing[legSide] {
 		c.eof[legSide], c.failed[legSide] = false, false
 	}
+	c.asked = nil
 	c.in.drop() // the journal has it
 	c.late.drop()
 }

@@ -2,16 +2,13 @@ package netproxy
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/datagram"
-	"github.com/crsc-io/crsc/netproxy/netns"
 	"github.com/crsc-io/crsc/netproxy/nfqueue"
 	"github.com/crsc-io/crsc/netproxy/redirect"
 	"github.com/crsc-io/crsc/netproxy/replay"
@@ -142,21 +139,6 @@ func (u *udpState) close() error {
 		errs = append(errs, u.again.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// ephemeralPorts are those that the namespace gives to sockets which ask for
-// none.
-func ephemeralPorts(ns int) (low, high uint16, err error) {
-	err = netns.Do(ns, func() error {
-		// The file shows the values of the reader's namespace.
-		b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Sscan(string(b), &low, &high)
-		return err
-	})
-	return low, high, err
 }
 
 // endpoint finds or makes the entry of a port.

@@ -89,10 +89,12 @@ func (p *Proxy) admitStrays() {
 }
 
 // rewatchLeg tells epoll whose the leg is now.
-func (p *Proxy) rewatchLeg(c *conn) {
-	ev := unix.EpollEvent{Events: connEvents, Fd: c.slot<<1 | int32(legSide), Pad: c.gen}
-	if err := unix.EpollCtl(p.epfd, unix.EPOLL_CTL_MOD, c.legFD, &ev); err != nil {
-		p.opts.Log.WithError(err).Warn("netproxy: watch a leg")
+func (p *Proxy) rewatchLeg(c *conn) { p.rewatch(c, legSide, c.legFD) }
+
+func (p *Proxy) rewatch(c *conn, s side, fd int) {
+	ev := unix.EpollEvent{Events: connEvents, Fd: c.slot<<1 | int32(s), Pad: c.gen}
+	if err := unix.EpollCtl(p.epfd, unix.EPOLL_CTL_MOD, fd, &ev); err != nil {
+		p.opts.Log.WithError(err).Warn("netproxy: watch a socket")
 	}
 }
 

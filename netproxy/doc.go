@@ -15,7 +15,8 @@
 // application opens its connections again; what it sends is compared with what
 // the server has already, and not sent again (egress, replayState). Where the
 // server speaks HTTP/1, what comes again is not connections but exchanges, since a
-// pool gives a request another connection every time (upstream).
+// pool gives a request another connection every time (upstream). Those that are made
+// only after the replay are answered from the record then (repeats).
 //
 // Datagrams (UDP, with Options.Datagrams) wait in the kernel until they are
 // journaled and the journal is committed, and then go their way; so do those that
@@ -47,6 +48,10 @@
 //     wait for a disk: output that does lies in an outbox meanwhile.
 //   - Memory per connection is at most one buffer in each direction; a full
 //     buffer stops reading, so back-pressure reaches the sender.
+//   - A peer that has vanished is given up when the application's own socket would
+//     have given it up (vigil): the application then reads ECONNRESET, not
+//     ETIMEDOUT. A client of an application that sets no timeouts is given up after
+//     200 s of silence.
 //   - A stream offset counts bytes since the connection was opened and never
 //     changes its meaning, whatever happens to legs and sequence numbers.
 package netproxy

@@ -40,6 +40,8 @@ type egress struct {
 	expectUntil time.Time
 	looked      time.Time // when expire last looked
 	ended       []endedFlow
+	// repeats are the requests that the application may yet make again, by server.
+	repeats map[netip.AddrPort]*repeats
 	// diag looks for the sockets that have sent SYNs.
 	diag    *sockdiag.Conn
 	refused map[pair]refusal
@@ -81,7 +83,7 @@ const (
 
 // openEgress makes queue and listener.
 func (p *Proxy) openEgress() (err error) {
-	e := &egress{opening: map[pair]*conn{}, refused: map[pair]refusal{}}
+	e := &egress{opening: map[pair]*conn{}, refused: map[pair]refusal{}, repeats: map[netip.AddrPort]*repeats{}}
 	p.egress = e // release closes what there is
 	if e.queue, err = nfqueue.Open(p.netns); err != nil {
 		return err
@@ -157,7 +159,7 @@ func (p *Proxy) turnEgress() error {
 		p.serveDue()
 		p.relax()
 	}
-	if len(e.opening)+len(e.expect)+len(e.ended)+len(e.syns)+len(e.refused) > 0 {
+	if len(e.opening)+len(e.expect)+len(e.ended)+len(e.syns)+len(e.refused)+len(e.repeats) > 0 {
 		p.expireEgress()
 	}
 	return nil
@@ -254,6 +256,7 @@ func (p *Proxy) expireEgress() {
 		p.abandonGivenUp(now)
 		p.forgetRefusals(now)
 		p.expireExpected(now)
+		p.expireRepeats(now)
 		p.forgetFlows(now)
 	}
 }

@@ -22,6 +22,11 @@ type exchange struct {
 	// delivered, and was. shift added to one gives that of the leg.
 	allowed, fed, shift uint64
 	due                 bool // on the list of those that can't be delivered yet
+
+	// After a replay (repeats): what was recorded of the answer, and whether the
+	// server had ended the connection with it.
+	answer      []byte
+	serverEnded bool
 }
 
 func (x *exchange) seq() int {
@@ -87,12 +92,17 @@ func requestLen(data []byte) int {
 	return -1
 }
 
-// answered reports whether the recorded answer is one that needs nothing after it.
-func (x *exchange) answered(pc *replay.Conn) bool {
+// recorded is what the journal has of the answer.
+func (x *exchange) recorded(plan *replay.Plan) []byte {
+	return plan.Conns[x.conn.id].Slice(x.InFrom, x.InTo)
+}
+
+// answered reports whether an answer to the request needs nothing after it.
+func (x *exchange) answered(answer []byte) bool {
 	if len(x.Outputs) == 0 {
 		return true // the connection was at rest, or the answer can't be told from its end
 	}
-	res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(pc.Slice(x.InFrom, x.InTo))), &http.Request{Method: x.method})
+	res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(answer)), &http.Request{Method: x.method})
 	if err != nil {
 		return false
 	}

@@ -41,6 +41,7 @@ func (p *Proxy) Renounce(ctx context.Context) error {
 		}
 		if p.egress != nil {
 			p.crashEgress()
+			clear(p.egress.repeats)
 		}
 		for _, c := range p.slots {
 			if c != nil {

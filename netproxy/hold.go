@@ -98,6 +98,9 @@ func (p *Proxy) Cut(ctx context.Context, checkpoint uint64) (*replay.Table, erro
 		if p.handshaking() {
 			return fmt.Errorf("%w: cut while the application opens a connection", ErrPhase)
 		}
+		if p.asking() {
+			return fmt.Errorf("%w: cut while the application makes a request again", ErrPhase)
+		}
 		if err := p.checkUrgent(); err != nil {
 			return err
 		}
@@ -181,7 +184,7 @@ func (p *Proxy) table() *replay.Table {
 		p.udp.enterInto(t)
 	}
 	for _, c := range p.slots {
-		if c == nil {
+		if c == nil || c.kept {
 			continue
 		}
 		// What the application's kernel has acknowledged is in the image.

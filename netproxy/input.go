@@ -63,18 +63,24 @@ func (p *Proxy) pumpInput(c *conn) {
 	p.activate(c)
 }
 
-// input journals what the client sent and delivers it.
-func (p *Proxy) input(c *conn, data []byte) {
+// record journals input.
+func (p *Proxy) record(c *conn, data []byte) {
 	if p.failed == nil {
 		pos := p.opts.Journal.AppendInput(c.id, c.inRead, c.outSent, data)
 		c.noteSpan(pos, uint64(len(data)))
 		p.stats.inRecords.Add(1)
 		p.stats.inBytes.Add(uint64(len(data)))
 	}
-	if c.inRead == 0 && c.dir == dirOut {
-		c.http = bytes.HasPrefix(data, []byte(httpAnswer))
+	if c.dir == dirOut {
+		c.http = c.http || c.inRead == 0 && bytes.HasPrefix(data, []byte(httpAnswer))
+		c.spoke = c.outSent
 	}
 	c.inRead += uint64(len(data))
+}
+
+// input journals what the client sent and delivers it.
+func (p *Proxy) input(c *conn, data []byte) {
+	p.record(c, data)
 	if c.failed[legSide] || c.legFD < 0 {
 		return // the application ended the connection; nobody will read this
 	}

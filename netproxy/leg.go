@@ -9,6 +9,7 @@ import (
 	"github.com/crsc-io/crsc/netproxy/netns"
 	"github.com/crsc-io/crsc/netproxy/order"
 	"github.com/crsc-io/crsc/netproxy/redirect"
+	"github.com/crsc-io/crsc/netproxy/sockdiag"
 	"github.com/crsc-io/crsc/netproxy/tcprepair"
 )
 
@@ -21,8 +22,8 @@ const legTries = 6
 const maxMet = 64
 
 // dialLeg opens the leg of c with a port of the allocator's. A port may be
-// taken though the allocator does not know: an earlier leg rests in TIME_WAIT,
-// or the leg of a client that is gone lives on after a recovery.
+// taken though the allocator does not know: the leg of a client that is gone lives
+// on after a recovery.
 func (p *Proxy) dialLeg(c *conn) error {
 	peer := legPeer(c)
 	for try, met := 1, 0; ; {
@@ -44,12 +45,32 @@ func (p *Proxy) dialLeg(c *conn) error {
 		if c.legFD, err = tcprepair.Dial(netns.Current, p.legSpec(c)); err == nil {
 			return nil
 		}
+		taken := errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EADDRINUSE)
+		if taken && wakeRested(sockdiag.Tuple{Local: c.legAddr(), Remote: c.dest}) {
+			if c.legFD, err = tcprepair.Dial(netns.Current, p.legSpec(c)); err == nil {
+				return nil
+			}
+		}
 		p.ports.Put(peer, port)
-		if taken := errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EADDRINUSE); !taken || try == legTries {
+		if !taken || try == legTries {
 			return err
 		}
 		try++
 	}
+}
+
+// wakeRested removes the TIME_WAIT of an earlier leg, and reports whether it did.
+// Nothing of that connection can be under way on loopback. With timestamps the
+// kernel takes such a four-tuple again by itself; without, there would be no port
+// left when more connections than there are ports ended within a minute.
+func wakeRested(t sockdiag.Tuple) bool {
+	diag, err := sockdiag.Open(netns.Current)
+	if err != nil {
+		return false
+	}
+	defer diag.Close()
+	var s sockdiag.Socket
+	return diag.Lookup(t, &s) == nil && s.State == sockdiag.TimeWait && diag.Destroy(&s) == nil
 }
 
 // legPeer is the number of those whose legs may not share a port: the order

@@ -131,6 +131,8 @@ func (p *Proxy) timeout() int64 {
 		return 1000
 	case len(p.waiting) > 0:
 		return 10_000
+	case p.vigil.busy() && p.phase == live:
+		return vigilPause.Microseconds()
 	case p.stalled != nil:
 		return retryEvery.Microseconds()
 	case p.udp != nil && p.udp.pace(p.phase) > 0:
@@ -200,6 +202,7 @@ func (p *Proxy) turn(timeoutUS int64) error {
 	p.stats.held.Store(int64(p.pool.held))
 	p.expireGhosts()
 	p.checkOrphans()
+	p.checkVigil()
 	return nil
 }
 

@@ -106,7 +106,7 @@ type Options struct {
 	// Log receives what an operator should see.
 	Log *logrus.Entry
 
-	orphanInterval time.Duration // shorter in tests
+	orphanInterval, vigilInterval time.Duration // shorter in tests
 }
 
 // Dying says what is known of the application when a leg ends.
@@ -136,6 +136,9 @@ func (o *Options) defaultsAndValidate() error {
 	}
 	if o.orphanInterval <= 0 {
 		o.orphanInterval = orphanInterval
+	}
+	if o.vigilInterval <= 0 {
+		o.vigilInterval = vigilInterval
 	}
 	if o.MaxMemory <= 0 {
 		o.MaxMemory = 64 << 20

@@ -127,9 +127,16 @@ func (p *Proxy) output(c *conn, data []byte) {
 		c.outPos += uint64(len(data))
 		return
 	}
-	if len(data) == 0 {
-		return
+	if c.dir == dirOut && len(p.egress.repeats) > 0 && len(data) > 0 {
+		data = p.unlessRecorded(c, data)
 	}
+	if len(data) > 0 {
+		p.send(c, data)
+	}
+}
+
+// send journals output and queues it.
+func (p *Proxy) send(c *conn, data []byte) {
 	if c.ghost() && c.dir == dirOut {
 		// There is no server any more that could get this.
 		c.outPos += uint64(len(data))

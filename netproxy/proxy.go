@@ -93,7 +93,8 @@ type Proxy struct {
 	node        map[netip.Addr]bool // the node's addresses; nil: they are like others
 	waiting     []waitingConn
 	orphansAt   time.Time // when half-closed connections were last looked at
-	draining    bool      // read legs whatever their clients take
+	vigil       vigil
+	draining    bool // read legs whatever their clients take
 	// crashes is what the source had counted when somebody last asked about it.
 	crashes uint64
 	hush    hush

@@ -87,6 +87,7 @@ func (p *Proxy) Rebuild(ctx context.Context, plan *replay.Plan, peers map[uint32
 			}
 		}
 		if p.egress != nil {
+			p.recallRepeats(plan)
 			p.findUpstreams(plan)
 			p.expectAgain(plan)
 		}
@@ -186,7 +187,7 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	c.eof[legSide], c.failed[legSide] = false, false
 	c.unopened = c.dir == dirOut && pc.Image == nil
 	c.connected, c.unidentified, c.stray, c.placement = false, false, false, placement{}
-	c.upstream, c.exchanges, c.first = nil, nil, nil
+	c.upstream, c.exchanges, c.first, c.spoke, c.kept = nil, nil, nil, 0, false
 	p.rep.conns[id] = c
 	return c, nil
 }

@@ -6,9 +6,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/crsc-io/crsc/netproxy/internal/kernel"
 	"github.com/crsc-io/crsc/netproxy/order"
 	"github.com/crsc-io/crsc/netproxy/redirect"
-	"github.com/crsc-io/crsc/netproxy/tcprepair"
 )
 
 // setup puts into the namespace what the loop needs. What was made before an
@@ -19,9 +19,14 @@ func (p *Proxy) setup() error {
 		return fmt.Errorf("netproxy: ports for legs: %w", err)
 	}
 	low, high := p.ports.Range()
-	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high, Outgoing: p.opts.Egress, Datagrams: p.opts.Datagrams}); err != nil {
+	types, err := kernel.Types()
+	if err != nil {
+		types = nil // who needs them says why they can't be read
+	}
+	if p.src, p.srcReason, err = order.Open(order.Options{Kind: p.opts.Order, NetNS: p.netns, LowPort: low, HighPort: high, Outgoing: p.opts.Egress, Datagrams: p.opts.Datagrams, Types: types}); err != nil {
 		return fmt.Errorf("netproxy: order of consumption: %w", err)
 	}
+	p.openVigil(types)
 	if p.listen, err = redirect.Listen(p.netns, 0); err != nil {
 		return fmt.Errorf("netproxy: %w", err)
 	}
@@ -84,16 +89,6 @@ func (p *Proxy) listeners() []int {
 		}
 	}
 	return fds
-}
-
-// legPorts makes the allocator; the namespace's ephemeral ports belong to the
-// application.
-func legPorts(ns int) (*tcprepair.Ports, error) {
-	low, high, err := ephemeralPorts(ns)
-	if err != nil {
-		return nil, err
-	}
-	return tcprepair.NewPorts(tcprepair.PortOptions{EphemeralLow: low, EphemeralHigh: high})
 }
 
 // lastWords passes on what an application that has ended had still written. The
@@ -203,6 +198,7 @@ func (p *Proxy) release() {
 			p.opts.Log.WithError(err).Warn("netproxy: close the queues of datagrams")
 		}
 	}
+	p.vigil.close()
 	if p.src != nil {
 		if err := p.src.Close(); err != nil {
 			p.opts.Log.WithError(err).Warn("netproxy: close order source")

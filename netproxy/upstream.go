@@ -73,7 +73,7 @@ func (u *upstream) add(c *conn, list []replay.Exchange) {
 	for i := range list {
 		x := &exchange{Exchange: list[i], conn: c, last: i == len(list)-1, fed: list[i].InFrom, allowed: list[i].InFrom}
 		c.exchanges[i] = x
-		if len(x.Outputs) > 0 {
+		if len(x.Outputs) > 0 && !x.Repeated {
 			u.open = append(u.open, x)
 		}
 	}
@@ -107,7 +107,7 @@ func (p *Proxy) stepUpstream(c *conn, s *replay.Step) error {
 	}
 	for _, x := range c.exchanges {
 		upto := min(s.Upto, x.InTo)
-		if upto <= x.InFrom || s.Kind == replay.Reset {
+		if upto <= x.InFrom || s.Kind == replay.Reset || x.Repeated {
 			continue
 		}
 		x.allowed = max(x.allowed, upto)
@@ -136,7 +136,7 @@ func (p *Proxy) endAnswer(c *conn, s *replay.Step) {
 	}
 	x := c.exchanges[len(c.exchanges)-1]
 	switch {
-	case !x.current() || x.fed < x.InTo || len(x.leg.virtual.asked) > 0 || x.answered(s.Conn):
+	case !x.current() || x.fed < x.InTo || len(x.leg.virtual.asked) > 0 || x.answered(x.recorded(p.rep.plan)):
 	case s.Kind == replay.Shut:
 		p.shutLeg(x.leg)
 	default:
@@ -263,7 +263,7 @@ func (p *Proxy) upstreamState() (s string) {
 				continue
 			}
 			legs++
-			if v.inVain() {
+			if p.inVain(v) {
 				vain++
 			}
 			if x := v.virtual.cur; x != nil && x.fed < x.InTo {

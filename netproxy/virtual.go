@@ -129,21 +129,30 @@ func (p *Proxy) ask(v *conn) {
 
 // inVain reports whether the leg waits for the answer to a request that has no
 // record.
-func (v *conn) inVain() bool {
+func (p *Proxy) inVain(v *conn) bool {
 	w := v.virtual
-	return !v.gone && len(w.asked) > 0 && (w.cur == nil || w.cur.fed == w.cur.InTo) && requestLen(w.asked) != 0
+	return !v.gone && len(w.asked) > 0 && (w.cur == nil || w.cur.fed == w.cur.InTo) && requestLen(w.asked) != 0 &&
+		!p.waitsForRepeat(v.dest, w.asked)
 }
 
 // askedInVain reports whether the application makes a request to a server that has
 // no record, while the record has one that it has not made: it may be the same, in
-// another way, and must not be made twice.
+// another way, and must not be made twice. That can't be if the application had gone
+// on after all that the record has, and has come as far again without: a timer had
+// made them.
 func (p *Proxy) askedInVain() bool {
 	for _, u := range p.rep.upstreams {
-		if len(u.open) > 0 && slices.ContainsFunc(u.legs, (*conn).inVain) {
+		if len(u.open) > 0 && slices.ContainsFunc(u.legs, p.inVain) && (p.owesOutput() || slices.ContainsFunc(u.open, p.atWork)) {
 			return true
 		}
 	}
 	return false
+}
+
+// atWork reports whether the application may have been waiting for the answer, or
+// at work with it, when it crashed.
+func (p *Proxy) atWork(x *exchange) bool {
+	return x.last && !p.rep.plan.Conns[x.conn.id].AppEnded
 }
 
 // relax keeps a replay going whose application does things in another order.
@@ -172,7 +181,7 @@ func (p *Proxy) checkAsked() error {
 			continue
 		}
 		for _, v := range u.legs {
-			if !v.inVain() {
+			if !p.inVain(v) {
 				continue
 			}
 			if !p.rep.tolerate {
@@ -189,10 +198,11 @@ func (p *Proxy) checkAsked() error {
 }
 
 // owesUpstream reports whether the application has still to make a request again,
-// or to take an answer.
+// or to take an answer. One that sleeps makes what is left by a timer: see repeats.
 func (p *Proxy) owesUpstream() bool {
+	asleep := min(time.Since(p.rep.quiet.since), time.Since(p.rep.since)) > aheadQuiet && (p.opts.Idle == nil || p.opts.Idle())
 	for _, u := range p.rep.upstreams {
-		if len(u.open) > 0 {
+		if len(u.open) > 0 && !asleep {
 			return true
 		}
 		for _, v := range u.legs {

@@ -9,6 +9,9 @@
 //	                          the runc that the node has, with our shim
 //	/etc/containerd/config.toml  one import, if the drop-in is not imported already
 //
+// Where a package or the maker of the node's image has put the programs, only
+// containerd's configuration is done here.
+//
 // The node goes before us. Files change only by rename. Before containerd is
 // restarted it is asked, with its own binary, what it would make of the new
 // configuration; unless that holds everything that it held before, all is put

@@ -17,9 +17,6 @@ import (
 // runs with its defaults there, and keeps them.
 const newMain = "# Written by crsc-node.\nversion = 3\n"
 
-// defaultNodeFile is the node file of a node that has none.
-const defaultNodeFile = "# The settings are in docs/CONFIGURATION.md.\ncriu = %q\n"
-
 // nodeFilePath is where the shim looks for the node file.
 const nodeFilePath = "/etc/crsc/config.toml"
 
@@ -32,17 +29,29 @@ func Install(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := copyPrograms(o.Source, o.here(filepath.Join(o.Prefix, "bin")), o.Log); err != nil {
+	if err := o.putPrograms(); err != nil {
 		return fmt.Errorf("programs: %w", err)
 	}
 	if err := o.writeNodeFile(); err != nil {
 		return fmt.Errorf("node file: %w", err)
 	}
 	changed, err := o.configure(ctx)
-	if err != nil || !changed {
+	if err != nil || !changed || o.Daemon != "" {
 		return err
 	}
 	return o.restart(ctx)
+}
+
+// putPrograms copies the programs, or makes sure that they are there already.
+func (o Options) putPrograms() error {
+	if o.Programs == "" {
+		return copyPrograms(o.Source, o.here(o.programs()), o.Log)
+	}
+	st, err := os.Stat(o.here(o.shim()))
+	if err == nil && (!st.Mode().IsRegular() || st.Mode()&0o111 == 0) {
+		err = fmt.Errorf("%s is not a program", o.shim())
+	}
+	return err
 }
 
 func (o Options) writeNodeFile() error {
@@ -63,7 +72,7 @@ func (o Options) writeNodeFile() error {
 	}
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		text, err = fmt.Appendf(nil, defaultNodeFile, filepath.Join(o.Prefix, "bin", "criu")), nil
+		text, err = o.defaultNodeFile(), nil
 	}
 	if err != nil {
 		return err
@@ -73,6 +82,17 @@ func (o Options) writeNodeFile() error {
 	}
 	_, err = put(path, text, 0o644)
 	return err
+}
+
+// defaultNodeFile is the node file of a node that has none. Without a CRIU of
+// ours the one in PATH is used.
+func (o Options) defaultNodeFile() []byte {
+	text := []byte("# The settings are in docs/CONFIGURATION.md.\n")
+	criu := filepath.Join(o.programs(), "criu")
+	if _, err := os.Stat(o.here(criu)); err != nil {
+		return text
+	}
+	return fmt.Appendf(text, "criu = %q\n", criu)
 }
 
 // withStateDir makes sure that a node file has the state_dir on which others
@@ -104,9 +124,11 @@ func (o Options) withStateDir(file string, text []byte) ([]byte, error) {
 // configure gives containerd our runtime. It says whether containerd must be
 // restarted.
 func (o Options) configure(ctx context.Context) (changed bool, err error) {
-	d, err := o.daemon()
-	if err != nil {
-		return false, err
+	d := daemon{exe: o.Daemon}
+	if o.Daemon == "" {
+		if d, err = o.daemon(); err != nil {
+			return false, err
+		}
 	}
 	return o.configureFor(ctx, d)
 }

@@ -22,6 +22,11 @@ type Options struct {
 	// Prefix is where they go, into bin; default /opt/crsc. Uninstall removes all
 	// that is in it, so its name must have "crsc" in it.
 	Prefix string
+	// Programs is the directory with the programs where a package or the maker of
+	// the node's image has put them: Install then copies none, and Uninstall takes
+	// nothing away but what it put into containerd's configuration. Empty: Install
+	// copies them from Source.
+	Programs string
 	// NodeFile is a node file, as this program sees it, that is put onto the
 	// node; empty: the node keeps the one that it has, or gets a default.
 	NodeFile string
@@ -36,6 +41,10 @@ type Options struct {
 	DropIns string
 	// Socket of containerd; default /run/containerd/containerd.sock.
 	Socket string
+	// Daemon is the path of containerd's program, for a node on which it does not
+	// run, such as an image that is being made; nothing is restarted then. Empty:
+	// the one that listens at Socket.
+	Daemon string
 	// Restart says how containerd is restarted; default RestartAuto.
 	Restart Restart
 	// Service is the name of the systemd unit; default containerd.service.
@@ -88,6 +97,11 @@ func (o Options) defaultsAndValidate() (Options, error) {
 			return o, fmt.Errorf("%s: %q is not an absolute, clean path", name, path)
 		}
 	}
+	for name, path := range map[string]string{"programs": o.Programs, "containerd": o.Daemon} {
+		if path != "" && (!filepath.IsAbs(path) || filepath.Clean(path) != path) {
+			return o, fmt.Errorf("%s: %q is not an absolute, clean path", name, path)
+		}
+	}
 	if !ours(o.Prefix) {
 		return o, fmt.Errorf("prefix: %q is no directory of its own, such as /opt/crsc: uninstall would remove everything in it", o.Prefix)
 	}
@@ -111,5 +125,8 @@ func (o Options) here(path string) string {
 	}
 	return real
 }
+
+// programs is the directory of the programs on the node.
+func (o Options) programs() string { return cmp.Or(o.Programs, filepath.Join(o.Prefix, "bin")) }
 
 func (o Options) dropIn() string { return filepath.Join(o.DropIns, "crsc.toml") }

@@ -72,7 +72,7 @@ func dropIn(version int, effective table, shim string) ([]byte, error) {
 // shimName is containerd's name for the program of our runtime type.
 const shimName = "containerd-shim-crsc-v1"
 
-func (o Options) shim() string { return filepath.Join(o.Prefix, "bin", shimName) }
+func (o Options) shim() string { return filepath.Join(o.programs(), shimName) }
 
 // lost names something that a configuration says and the one after it does not
 // any more; empty: nothing. What a list of our own making adds is no loss.

@@ -14,8 +14,9 @@ import (
 	"github.com/crsc-io/crsc/config"
 )
 
-// Uninstall takes away all that Install put onto the node. containerd is
-// restarted if its configuration had our runtime.
+// Uninstall takes away all that Install put onto the node; where the programs are
+// a package's, node file and state stay as well, for whoever removes that.
+// containerd is restarted if its configuration had our runtime.
 //
 // Errors: ErrInUse while containers run with our shim. containerd could neither
 // probe nor remove them any more.
@@ -37,6 +38,9 @@ func Uninstall(ctx context.Context, o Options) error {
 		if err := o.restart(ctx); err != nil {
 			return err
 		}
+	}
+	if o.Programs != "" {
+		return nil
 	}
 	return o.removeFiles()
 }

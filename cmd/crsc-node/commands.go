@@ -29,6 +29,7 @@ func nodeFlags(cmd *cobra.Command) *node.Options {
 	f := cmd.Flags()
 	f.StringVar(&o.Host, "host", "/", "where the node's root directory is seen")
 	f.StringVar(&o.Prefix, "prefix", "/opt/crsc", "directory on the node for the programs")
+	f.StringVar(&o.Programs, "programs", "", "directory on the node with the programs, where a package has put them: they are neither copied nor removed")
 	f.StringVar(&o.Containerd, "containerd-config", "/etc/containerd/config.toml", "containerd's configuration on the node")
 	f.StringVar(&o.DropIns, "drop-ins", "", "directory on the node for the runtime's section (default: conf.d beside containerd's configuration)")
 	f.StringVar(&o.Socket, "socket", "/run/containerd/containerd.sock", "containerd's socket on the node")
@@ -43,6 +44,7 @@ func newInstall() *cobra.Command {
 	o := nodeFlags(cmd)
 	cmd.Flags().StringVar(&o.Source, "source", "/usr/local/lib/crsc", "directory with the programs")
 	cmd.Flags().StringVar(&o.NodeFile, "node-file", "", "node file to put there (default: keep the node's, or a minimal one)")
+	cmd.Flags().StringVar(&o.Daemon, "containerd", "", "containerd's program on the node, if it does not run now, as where the node's image is made")
 	cmd.Flags().StringVar(&o.StateDir, "state-dir", "", "state_dir of the node file, which gets it if it has none (default: what the node file says)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if o.NodeFile != "" {

@@ -51,7 +51,7 @@ func printJSON(w io.Writer, rec *journal.Record, o dumpOptions) error {
 		j.Client, j.Server = rec.Open.Client.String(), rec.Open.Server.String()
 	case journal.TypeInput:
 		j.Offset, j.Length, j.AfterOutput = &rec.Offset, &length, &rec.OutPos
-	case journal.TypeConsumed, journal.TypeUrgent:
+	case journal.TypeConsumed, journal.TypeUrgent, journal.TypeRepeated:
 		j.Offset = &rec.Offset
 	case journal.TypeOutput:
 		length = uint64(rec.Length)

@@ -43,7 +43,7 @@ func detail(rec *journal.Record, payload bool) string {
 		return fmt.Sprintf("%s client=%s server=%s leg-port=%d", rec.Open.Direction, rec.Open.Client, rec.Open.Server, rec.Open.LegPort)
 	case journal.TypeInput:
 		return fmt.Sprintf("offset=%d length=%d after-output=%d", rec.Offset, len(rec.Payload), rec.OutPos) + quoted(rec, payload)
-	case journal.TypeConsumed, journal.TypeUrgent:
+	case journal.TypeConsumed, journal.TypeUrgent, journal.TypeRepeated:
 		return fmt.Sprintf("offset=%d", rec.Offset)
 	case journal.TypeOutput:
 		return fmt.Sprintf("offset=%d length=%d hash=%016x", rec.Offset, rec.Length, rec.Hash)

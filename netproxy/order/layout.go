@@ -1,10 +1,9 @@
 package order
 
 import (
-	"fmt"
-	"math"
-
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/crsc-io/crsc/netproxy/internal/kernel"
 )
 
 // layout holds byte offsets of kernel structures, from the running kernel's BTF.
@@ -22,12 +21,13 @@ type layout struct {
 	exitCode        uint32 // in struct task_struct
 }
 
-func readLayout() (*layout, error) {
-	spec, err := btf.LoadKernelSpec()
-	if err != nil {
-		return nil, fmt.Errorf("kernel BTF: %w", err)
+func readLayout(types *btf.Spec) (l *layout, err error) {
+	if types == nil {
+		if types, err = kernel.Types(); err != nil {
+			return nil, err
+		}
 	}
-	var l layout
+	l = &layout{}
 	for _, f := range []struct {
 		to   *uint32
 		typ  string
@@ -50,47 +50,10 @@ func readLayout() (*layout, error) {
 		{&l.tgid, "task_struct", []string{"tgid"}},
 		{&l.exitCode, "task_struct", []string{"exit_code"}},
 	} {
-		var s *btf.Struct
-		if err := spec.TypeByName(f.typ, &s); err != nil {
-			return nil, fmt.Errorf("kernel BTF: struct %s: %w", f.typ, err)
+		if *f.to, err = kernel.Offset(types, f.typ, f.path...); err != nil {
+			return nil, err
 		}
-		off, ok := offset(s, f.path)
-		if !ok {
-			return nil, fmt.Errorf("kernel BTF: struct %s has no %v", f.typ, f.path)
-		}
-		if off > math.MaxInt16 {
-			return nil, fmt.Errorf("kernel BTF: %v at offset %d of struct %s, beyond a load's reach", f.path, off, f.typ)
-		}
-		*f.to = off
 	}
 	l.daddr6 += 12
-	return &l, nil
-}
-
-// offset finds a member by its path, looking through anonymous members.
-func offset(t btf.Type, path []string) (uint32, bool) {
-	var members []btf.Member
-	switch s := btf.UnderlyingType(t).(type) {
-	case *btf.Struct:
-		members = s.Members
-	case *btf.Union:
-		members = s.Members
-	}
-	for _, m := range members {
-		rest := path
-		switch m.Name {
-		case path[0]:
-			rest = path[1:]
-		case "":
-		default:
-			continue
-		}
-		if len(rest) == 0 {
-			return m.Offset.Bytes(), true
-		}
-		if off, ok := offset(m.Type, rest); ok {
-			return m.Offset.Bytes() + off, true
-		}
-	}
-	return 0, false
+	return l, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+
+	"github.com/cilium/ebpf/btf"
 )
 
 // Event says that the application has taken input of one connection.
@@ -99,6 +101,8 @@ type Options struct {
 	// RingBytes is the size of the event ring, a power of two and a multiple of
 	// the page size; an event takes 24 bytes. 0 means 4 MiB, some 170,000 events.
 	RingBytes int
+	// Types are the kernel's; nil: they are read.
+	Types *btf.Spec
 }
 
 const (

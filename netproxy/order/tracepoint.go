@@ -43,7 +43,7 @@ func (t *tracepoint) open(o Options) (err error) {
 		return err
 	}
 	t.closers = append(t.closers, t.serial.Close)
-	l, err := readLayout()
+	l, err := readLayout(o.Types)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,11 @@
 // and the port stays ours while the application is dead. A port nobody listens
 // on is never touched: the client is refused by the kernel as ever.
 //
+// All but those with ACK and PSH, which most data has: they find the socket of their
+// connection by themselves, and the way to it with the socket. What TPROXY gives a
+// socket is routed anew, packet by packet. The one that completes a handshake by
+// cookie is a plain ACK; only if that is lost, the client of a flood is reset.
+//
 // A leg connects to the application from the client's address. What the
 // application sends to it leaves from an address in the set; the output chain
 // gives it MarkSteer, and a routing rule delivers it locally. Our own sockets

@@ -103,21 +103,25 @@ const (
 
 	flagsFinSynRstAck = 0x17
 	flagSyn           = 0x02
+	flagPshAck        = 0x18
 )
 
-func bareSYN() []expr.Any { return synIs(expr.CmpOpEq) }
+func bareSYN() []expr.Any { return flags(flagsFinSynRstAck, expr.CmpOpEq, flagSyn) }
 
 // notSYN matches every packet but the first of a connection.
-func notSYN() []expr.Any { return synIs(expr.CmpOpNeq) }
+func notSYN() []expr.Any { return flags(flagsFinSynRstAck, expr.CmpOpNeq, flagSyn) }
 
-func synIs(op expr.CmpOp) []expr.Any {
+// pushed matches packets that end what somebody has sent in one go.
+func pushed() []expr.Any { return flags(flagsFinSynRstAck|flagPshAck, expr.CmpOpEq, flagPshAck) }
+
+func flags(mask byte, op expr.CmpOp, want byte) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: scratchReg, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlags, Len: 1},
 		&expr.Bitwise{
 			SourceRegister: scratchReg, DestRegister: scratchReg, Len: 1,
-			Mask: []byte{flagsFinSynRstAck}, Xor: []byte{0},
+			Mask: []byte{mask}, Xor: []byte{0},
 		},
-		&expr.Cmp{Op: op, Register: scratchReg, Data: []byte{flagSyn}},
+		&expr.Cmp{Op: op, Register: scratchReg, Data: []byte{want}},
 	}
 }
 

@@ -14,6 +14,15 @@ import (
 // the upper limit.
 const DefaultBacklog = 4096
 
+// An accepted socket probes a peer that has been silent for KeepAliveIdle seconds,
+// then every KeepAliveInterval seconds, and gives it up after KeepAliveCount probes
+// without an answer.
+const (
+	KeepAliveIdle     = 120
+	KeepAliveInterval = 20
+	KeepAliveCount    = 4
+)
+
 // Listener is a pair of transparent listening sockets, one per address family,
 // bound to the loopback addresses so that only redirection reaches them. The
 // descriptors are non-blocking and meant for epoll; an accepted socket inherits
@@ -97,15 +106,15 @@ func listen(family, backlog int) (fd int, port uint16, err error) {
 		{level, transparent, 1},
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
 		{unix.SOL_SOCKET, unix.SO_MARK, int(MarkOwn)},
-		// What follows is inherited by accepted sockets. A client that has vanished must not hold
-		// its place for ever: the application's own keepalive ends at the leg.
+		// What follows is inherited by accepted sockets.
 		{unix.SOL_TCP, unix.TCP_NODELAY, 1},
 		// Urgent data stays in the stream.
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
+		// A client that has vanished must not hold its place for ever.
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.SOL_TCP, unix.TCP_KEEPIDLE, 120},
-		{unix.SOL_TCP, unix.TCP_KEEPINTVL, 20},
-		{unix.SOL_TCP, unix.TCP_KEEPCNT, 4},
+		{unix.SOL_TCP, unix.TCP_KEEPIDLE, KeepAliveIdle},
+		{unix.SOL_TCP, unix.TCP_KEEPINTVL, KeepAliveInterval},
+		{unix.SOL_TCP, unix.TCP_KEEPCNT, KeepAliveCount},
 	} {
 		if err = unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
 			return fd, 0, err

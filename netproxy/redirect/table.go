@@ -162,6 +162,7 @@ func (t *table) addPrerouting(o *Options, queue uint16) {
 		t.addLoopback(over, o, queue)
 	}
 	add := t.chain(chainIn, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, inPriority)
+	add(pushed(), accept())
 	add(overLoopback(), []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chainOver}})
 	add(meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), accept())
 	for i, f := range families() {

@@ -117,6 +117,8 @@ func (b *builder) take(rec *journal.Record) error {
 		b.urgent(c, rec.Offset)
 	case journal.TypeFailed:
 		b.failed(c, unix.Errno(rec.Errno))
+	case journal.TypeRepeated:
+		c.repeated = append(c.repeated, rec.Offset)
 	case journal.TypeClose:
 		b.close(c, rec)
 	}

@@ -1,11 +1,15 @@
 package replay
 
+import "slices"
+
 // Exchange is a recorded request and what the other end had answered.
 type Exchange struct {
 	// Outputs are the request; none for what had been written before the cut.
 	Outputs []Output
 	// InFrom and InTo are the answer, as input offsets.
 	InFrom, InTo uint64
+	// Repeated: the request is in the record once more, further on.
+	Repeated bool
 }
 
 // Length is that of the request, in bytes.
@@ -54,6 +58,7 @@ func (c *Conn) Exchanges() (list []Exchange, ok bool) {
 			n++
 		}
 		x.Outputs, outs = outs[:n], outs[n:]
+		x.Repeated = slices.Contains(c.repeated, x.Outputs[0].Offset)
 		answer()
 		x.InTo = in
 		list = append(list, x)

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,6 +18,9 @@ func TestExchanges(t *testing.T) {
 	in := func(offset, outPos uint64, data string) journal.Record {
 		return journal.Record{Type: journal.TypeInput, Conn: 1, Offset: offset, OutPos: outPos, Payload: []byte(data)}
 	}
+	again := func(offset uint64) journal.Record {
+		return journal.Record{Type: journal.TypeRepeated, Conn: 1, Offset: offset}
+	}
 	type answer struct{ length, from, to uint64 }
 	for what, test := range map[string]struct {
 		image   *Socket
@@ -24,10 +28,16 @@ func TestExchanges(t *testing.T) {
 		records []journal.Record
 		want    []answer
 		not     bool
+		again   []int // which are repeated
 	}{
 		"one after the other": {
 			records: []journal.Record{out(0, 5), in(0, 5, "abc"), in(3, 5, "de"), out(5, 2), in(5, 7, "f")},
 			want:    []answer{{5, 0, 5}, {2, 5, 6}},
+		},
+		"one that is made again": {
+			records: []journal.Record{out(0, 5), in(0, 5, "abc"), out(5, 2), in(3, 7, "f"), again(5)},
+			want:    []answer{{5, 0, 3}, {2, 3, 4}},
+			again:   []int{1},
 		},
 		"in two writes, and not answered": {
 			records: []journal.Record{out(0, 5), out(5, 5), in(0, 10, "abc"), out(10, 3), out(13, 3)},
@@ -72,7 +82,8 @@ func TestExchanges(t *testing.T) {
 				return
 			}
 			var got []answer
-			for _, x := range list {
+			for i, x := range list {
+				require.Equal(t, slices.Contains(test.again, i), x.Repeated)
 				got = append(got, answer{x.Length(), x.InFrom, x.InTo})
 			}
 			require.Equal(t, test.want, got)

@@ -142,6 +142,7 @@ type Conn struct {
 	Ended, AppEnded bool
 
 	consumed uint64 // highest offset with a Feed step
+	repeated []uint64
 	gates    []gate
 	shutAt   bool // a FIN waits for the input before it to be consumed
 	reset    int  // index of the Reset step plus one

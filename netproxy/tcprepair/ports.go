@@ -3,6 +3,7 @@ package tcprepair
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 )
 
 // Ports hands out source ports of legs. A leg has its client's address, so a
@@ -76,34 +77,56 @@ type PortOptions struct {
 	// net.ipv4.ip_local_port_range, from which the application's outgoing
 	// connections take their ports; zeroes mean none.
 	EphemeralLow, EphemeralHigh uint16
+	// Reserved are ranges, inclusive, within those that nobody is given: the
+	// namespace's net.ipv4.ip_local_reserved_ports.
+	Reserved [][2]uint16
 	// Exclude are single ports to leave out.
 	Exclude []uint16
 }
 
+// fewPorts is how many ports of the default range are so few that all others
+// which the namespace gives to nobody are taken as well.
+const fewPorts = 8192
+
 // NewPorts makes the allocator. ErrPortRange if no port is left.
 func NewPorts(o PortOptions) (*Ports, error) {
-	if o.Low == 0 && o.High == 0 {
+	wider := o.Low == 0 && o.High == 0
+	if wider {
 		o.Low, o.High = DefaultLowPort, DefaultHighPort
 	}
-	skip := make(map[uint16]bool, len(o.Exclude))
-	for _, e := range o.Exclude {
-		skip[e] = true
+	p := &Ports{private: map[uint64]*privatePorts{}, cursor: privateEnd / 2}
+	p.take(&o)
+	if wider && len(p.ring) < fewPorts {
+		o.Low, o.High = privateEnd, 65535
+		p.take(&o)
 	}
-	p := &Ports{high: o.High, private: map[uint64]*privatePorts{}, cursor: privateEnd / 2}
+	p.count = len(p.ring)
+	if p.count == 0 {
+		return nil, fmt.Errorf("%w: %d-%d, of which %d-%d are ephemeral", ErrPortRange, o.Low, o.High, o.EphemeralLow, o.EphemeralHigh)
+	}
+	return p, nil
+}
+
+// take adds the usable ports from o.Low to o.High to the common range.
+func (p *Ports) take(o *PortOptions) {
 	for n := int(o.Low); n <= int(o.High); n++ {
 		port := uint16(n)
-		ephemeral := o.EphemeralHigh > 0 && port >= o.EphemeralLow && port <= o.EphemeralHigh
-		if port < privateEnd || ephemeral || skip[port] {
+		if port < privateEnd || p.ours.has(port) || o.ephemeral(port) || slices.Contains(o.Exclude, port) {
 			continue
 		}
 		p.ours.add(port)
 		p.ring = append(p.ring, port)
+		p.high = max(p.high, port)
 	}
-	p.count = len(p.ring)
-	if p.count == 0 {
-		return nil, fmt.Errorf("%w: %d-%d", ErrPortRange, o.Low, o.High)
+}
+
+// ephemeral reports whether the kernel may give the port to a socket of the
+// application's that asks for none.
+func (o *PortOptions) ephemeral(port uint16) bool {
+	if o.EphemeralHigh == 0 || port < o.EphemeralLow || port > o.EphemeralHigh {
+		return false
 	}
-	return p, nil
+	return !slices.ContainsFunc(o.Reserved, func(r [2]uint16) bool { return r[0] <= port && port <= r[1] })
 }
 
 // Range returns the bounds, inclusive, of all ports that may be handed out.

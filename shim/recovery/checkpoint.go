@@ -173,7 +173,8 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 	release := func() error { return nil }
 	stats, err := criu.Dump(ctx, criu.DumpOptions{
 		Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Pins: g.pins, Images: cp.images(),
-		GhostLimit: uint32(g.cfg.DeletedMaxSize), Kerndat: g.kerndatFile(), Start: startUnderReaper, Urgent: info.Place == placeMemory, LetSleep: g.cfg.LetProcessorsSleep, PreDump: g.preDumps(), Previous: g.similar(info), ReserveMax: g.needs(),
+		GhostLimit: uint32(g.cfg.DeletedMaxSize), Kerndat: g.kerndatFile(), Start: startUnderReaper, Urgent: info.Place == placeMemory, LetSleep: g.cfg.LetProcessorsSleep, PreDump: g.preDumps(),
+		Reserve: g.reserves(info), Previous: g.previousImages(), ReserveMax: g.needs(),
 		OnPreDump: func() error {
 			res, err := g.proxy.Hold(ctx, holdLimit)
 			info.HeldMS, info.Quiet = status.Milliseconds(res.Took), res.Quiet

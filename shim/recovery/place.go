@@ -81,14 +81,18 @@ const preDumpFrom = 64 << 20
 // preDumps decides whether memory is copied ahead of the freeze.
 func (g *guard) preDumps() bool { return g.tracksMemory && g.usage.resident() >= preDumpFrom }
 
-// similar is the directory of images that those of the next checkpoint will be
-// about as large as, if there is use for that and room.
-func (g *guard) similar(info *status.Checkpoint) string {
-	last := g.store.last()
-	if !g.patchedCRIU || last == nil || info.Place != placeMemory || g.preDumps() {
-		return ""
+// reserves decides whether memory for the images is taken ahead of the freeze.
+func (g *guard) reserves(info *status.Checkpoint) bool {
+	return g.patchedCRIU && info.Place == placeMemory && !g.preDumps()
+}
+
+// previousImages is the directory of those of the last checkpoint, "" if there is
+// none.
+func (g *guard) previousImages() string {
+	if last := g.store.last(); last != nil {
+		return last.images()
 	}
-	return last.images()
+	return ""
 }
 
 // overflowed reports whether a dump into memory failed for lack of it.

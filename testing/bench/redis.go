@@ -43,6 +43,9 @@ func (r *Rig) DialRedis(addr netip.AddrPort) (*Redis, error) {
 	return &Redis{conn, bufio.NewReaderSize(conn, 256<<10)}, nil
 }
 
+// NewRedis uses a connection.
+func NewRedis(conn net.Conn) *Redis { return &Redis{conn, bufio.NewReader(conn)} }
+
 // DialMany opens connections from the clients' network namespace. What was opened
 // before an error is returned with it.
 func (r *Rig) DialMany(addr netip.AddrPort, n int) (conns []net.Conn, err error) {

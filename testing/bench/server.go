@@ -36,6 +36,7 @@ type ServerOptions struct {
 	Settings map[string]string
 	// Annotations are further ones, of others.
 	Annotations map[string]string
+	Files       uint64 // that it may open; 0: the default
 }
 
 // Server is a Redis in a container.
@@ -52,7 +53,7 @@ func (r *Rig) StartRedis(ctx context.Context, o ServerOptions) (*Server, error) 
 	if err != nil {
 		return nil, err
 	}
-	c := env.Container{ID: o.ID, Image: r.image, Runtime: o.Runtime, Netns: pod.Path, Annotations: o.annotations()}
+	c := env.Container{ID: o.ID, Image: r.image, Runtime: o.Runtime, Netns: pod.Path, Annotations: o.annotations(), Files: o.Files}
 	if err := r.Env.Run(ctx, c); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -71,6 +72,24 @@ func (b *Bank) Charged() (total, doubled, opened int) {
 	defer b.mu.Unlock()
 	return b.total, b.total - len(b.charges), b.opened
 }
+
+// Beats is how many of the charges, repetitions not counted, the teller made by its
+// timer, and missing how many it has passed over.
+func (b *Bank) Beats() (beats, missing int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	next := 0
+	for id := range b.charges {
+		if n, err := strconv.Atoi(strings.TrimPrefix(id, beatPrefix)); err == nil && strings.HasPrefix(id, beatPrefix) {
+			beats, next = beats+1, max(next, n+1)
+		}
+	}
+	return beats, next - beats
+}
+
+// beatPrefix begins what the teller is charged for by its timer; the beat's number
+// follows, from 0.
+const beatPrefix = "beat-"
 
 // Target is where the bank is reached.
 func Target(addr netip.Addr) netip.AddrPort { return netip.AddrPortFrom(addr, bankPort) }

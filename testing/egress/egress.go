@@ -22,6 +22,8 @@ type Report struct {
 	Charged      int     `json:"charged"`
 	Doubled      int     `json:"doubled"`
 	ClientErrors int     `json:"client_errors"`
+	Beats        int     `json:"made_by_timer"` // among Charged
+	MissingBeats int     `json:"missing_by_timer"`
 	Connections  int     `json:"connections_to_the_bank"`
 	LongestMS    float64 `json:"longest_stall_ms"`
 }
@@ -65,11 +67,12 @@ func play(ctx context.Context, e *env.Env, o Options) (*Report, error) {
 	}
 	r.Served, r.LongestMS, r.ClientErrors = served, float64(longest.Microseconds())/1000, len(errs)
 	r.Charged, r.Doubled, r.Connections = bank.Charged()
-	return r, r.judge(errs)
+	r.Beats, r.MissingBeats = bank.Beats()
+	return r, r.judge(o, errs)
 }
 
 // judge says what is wrong.
-func (r *Report) judge(errs []error) error {
+func (r *Report) judge(o Options, errs []error) error {
 	for _, err := range errs[:min(len(errs), 5)] {
 		r.Faults = append(r.Faults, err.Error())
 	}
@@ -79,7 +82,9 @@ func (r *Report) judge(errs []error) error {
 	}{
 		{r.Recovered != r.Kills, "a crash was not recovered"},
 		{r.ClientErrors > 0, "clients saw errors"},
-		{r.Served != r.Charged, "served and charged differ"},
+		{r.Served+r.Beats+r.Doubled != r.Charged, "served and charged differ"},
+		{r.MissingBeats > 0, "a charge by the timer was lost"},
+		{o.Beat > 0 && r.Beats == 0, "nothing was charged by the timer"},
 		{r.Doubled > 0, "a charge was made twice"},
 		{r.Served == 0, "nobody was served"},
 	} {

@@ -3,6 +3,7 @@ package egress
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/crsc-io/crsc/testing/kills"
 )
@@ -30,11 +31,17 @@ type Options struct {
 	// Most how many it has at all; 0: what net/http does by default, which is 2 and
 	// as many as are needed.
 	Idle, Most int
+	// Beat is how often Pool charges the bank by itself, whatever its clients do; 0:
+	// never.
+	Beat time.Duration
 }
 
 func (o *Options) defaultsAndValidate() error {
 	if o.Idle < 0 || o.Most < 0 {
 		return fmt.Errorf("egress options: %d idle connections, %d in all: want no negative number", o.Idle, o.Most)
+	}
+	if o.Beat < 0 || o.Beat > 0 && o.Teller != Pool {
+		return fmt.Errorf("egress options: beat %v with teller %q: only %s has one, and it is no negative number", o.Beat, o.Teller, Pool)
 	}
 	switch o.Teller {
 	case "":

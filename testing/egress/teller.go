@@ -54,7 +54,7 @@ func start(ctx context.Context, e *env.Env, o Options) error {
 		if err != nil {
 			return err
 		}
-		image, c.Args = "busybox", []string{"/app", fmt.Sprintf("-most=%d", o.Most), bank.String()}
+		image, c.Args = "busybox", []string{"/app", fmt.Sprintf("-most=%d", o.Most), fmt.Sprintf("-beat=%v", o.Beat), "-beat-path=/" + beatPrefix, bank.String()}
 		if o.Idle > 0 {
 			c.Args = slices.Insert(c.Args, 1, fmt.Sprintf("-idle=%d", o.Idle))
 		}

@@ -18,6 +18,7 @@ type Container struct {
 	Netns       string            // path; empty: a new one without network
 	Flags       []string          // further flags of ctr run
 	Args        []string          // instead of the image's command
+	Files       uint64            // that it may open; 0: as many as ctr lets it
 }
 
 // RuntimeCRSC is the shim under test, RuntimeRunc the stock one.
@@ -30,6 +31,9 @@ const (
 func (e *Env) Run(ctx context.Context, c Container) error {
 	if c.Runtime == "" {
 		c.Runtime = RuntimeCRSC
+	}
+	if c.Files > 0 {
+		return e.runWithFiles(ctx, c)
 	}
 	args := []string{"run", "--detach", "--runtime", c.Runtime, "--log-uri", "file://" + e.ContainerLog(c.ID)}
 	for k, v := range c.Annotations {

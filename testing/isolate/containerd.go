@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/crsc-io/crsc/testing/env"
@@ -18,6 +19,9 @@ import (
 // the end.
 const Dir = "/run/crsc"
 
+// Address is that of its containerd.
+const Address = Dir + "/containerd.sock"
+
 // Containerd is the daemon of an isolated program. It ends with the program.
 type Containerd struct {
 	Address string // of its gRPC socket
@@ -25,20 +29,30 @@ type Containerd struct {
 
 	cmd    func() *exec.Cmd
 	again  time.Duration
+	starts atomic.Int64
 	exited chan struct{}
 }
+
+// Starts is how often the daemon was started.
+func (d *Containerd) Starts() int { return int(d.starts.Load()) }
 
 const containerdStart = 30 * time.Second
 
 // ContainerdOptions are what differs between users.
 type ContainerdOptions struct {
 	Path   string   // PATH of the daemon and the shims; the binary is looked up in it
-	Node   string   // the shims' node file (CRSC_CONFIG)
+	Node   string   // the shims' node file (CRSC_CONFIG); empty: that of a host
 	Config string   // further TOML
+	File   string   // configuration to use instead; it says to listen at Address
 	Off    []string // further plugins to disable
 	// Again is how long after its end it is started again, as by a service manager;
 	// 0: never.
 	Again time.Duration
+}
+
+// TOML is the configuration that StartContainerd writes.
+func (o ContainerdOptions) TOML() []byte {
+	return env.ContainerdConfig{Dir: Dir, Address: Address, Off: o.Off, More: o.Config}.TOML()
 }
 
 // StartContainerd starts the daemon inside and returns when it listens.
@@ -46,11 +60,13 @@ func StartContainerd(ctx context.Context, o ContainerdOptions) (*Containerd, err
 	if err := os.MkdirAll(Dir, 0o711); err != nil {
 		return nil, err
 	}
-	d := &Containerd{Address: filepath.Join(Dir, "containerd.sock"), Log: filepath.Join(Dir, "containerd.log"), again: o.Again, exited: make(chan struct{})}
-	config := filepath.Join(Dir, "containerd.toml")
-	text := env.ContainerdConfig{Dir: Dir, Address: d.Address, Off: o.Off, More: o.Config}.TOML()
-	if err := os.WriteFile(config, text, 0o600); err != nil {
-		return nil, err
+	d := &Containerd{Address: Address, Log: filepath.Join(Dir, "containerd.log"), again: o.Again, exited: make(chan struct{})}
+	config := o.File
+	if config == "" {
+		config = filepath.Join(Dir, "containerd.toml")
+		if err := os.WriteFile(config, o.TOML(), 0o600); err != nil {
+			return nil, err
+		}
 	}
 	binary, err := LookPath("containerd", o.Path)
 	if err != nil {
@@ -58,7 +74,10 @@ func StartContainerd(ctx context.Context, o ContainerdOptions) (*Containerd, err
 	}
 	d.cmd = func() *exec.Cmd {
 		cmd := exec.Command(binary, "--config", config)
-		cmd.Dir, cmd.Env = "/", append(os.Environ(), "PATH="+o.Path, "CRSC_CONFIG="+o.Node, "XDG_RUNTIME_DIR="+Dir)
+		cmd.Dir, cmd.Env = "/", append(os.Environ(), "PATH="+o.Path, "XDG_RUNTIME_DIR="+Dir)
+		if o.Node != "" {
+			cmd.Env = append(cmd.Env, "CRSC_CONFIG="+o.Node)
+		}
 		return cmd
 	}
 	cmd, err := d.start()
@@ -80,6 +99,7 @@ func (d *Containerd) start() (*exec.Cmd, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start containerd: %w", err)
 	}
+	d.starts.Add(1)
 	return cmd, nil
 }
 

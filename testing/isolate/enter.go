@@ -30,6 +30,8 @@ type Options struct {
 	// version 1 as well there are no controllers then: what limits and counts
 	// memory is taken.
 	Unified bool
+	// Written are further directories of the host whose changes go to memory.
+	Written []string
 }
 
 // Enter isolates the program. Outside it returns when the isolated program has

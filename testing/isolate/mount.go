@@ -12,7 +12,9 @@ import (
 )
 
 // written are the host's directories that stay visible, with changes in memory.
-func written() []string { return []string{"/etc", "/opt", "/var/lib", "/var/log"} }
+func written(o Options) []string {
+	return append([]string{"/etc", "/opt", "/var/lib", "/var/log"}, o.Written...)
+}
 
 const (
 	memory  = "/run/isolate"
@@ -37,7 +39,7 @@ func mountAll(o Options) error {
 	if err := mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
 		return err
 	}
-	for _, dir := range written() {
+	for _, dir := range written(o) {
 		if err := overlay(dir); err != nil {
 			return err
 		}

@@ -98,7 +98,8 @@ func TestLogsFollow(t *testing.T) {
 }
 
 // TestRestartAlways: within the budget a crash is hidden; beyond it the exit is
-// reported, and containerd's monitor starts the container again.
+// reported, and containerd's monitor starts the container again. That begins anew,
+// as everything does whose network goes with it, and is protected like the first.
 func TestRestartAlways(t *testing.T) {
 	empty := network(t)
 	c := run(t, "always", append(protect("recovery-budget=1/1h"), "--restart=always", "-p", "127.0.0.1:16380:6379"), "redis")
@@ -111,7 +112,12 @@ func TestRestartAlways(t *testing.T) {
 	c.kill()
 	s := c.await("another shim", func(s *status.Status) bool { return s.ShimPid != shim && s.Phase == "running" && s.Pid > 0 })
 	require.NoError(t, unix.Kill(s.Pid, 0))
-	require.Equal(t, "+PONG", dial(t, "127.0.0.1:16380").do("PING"))
+	require.Equal(t, ":1", dial(t, "127.0.0.1:16380").do("INCR n"))
+	c.awaitProtected()
+	k = dial(t, "127.0.0.1:16380")
+	require.Equal(t, ":2", k.do("INCR n"))
+	c.crash()
+	require.Equal(t, ":3", k.do("INCR n"))
 	// Not stop: with the policy "always" containerd's monitor starts also what
 	// was stopped on purpose.
 	host.nerdctl(t, "rm", "-f", c.name)

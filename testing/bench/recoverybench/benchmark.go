@@ -3,6 +3,7 @@ package recoverybench
 import (
 	"context"
 	"flag"
+	"fmt"
 	"time"
 
 	"github.com/crsc-io/crsc/testing/bench"
@@ -16,6 +17,7 @@ const targetStallMS = 90
 // Benchmark implements bench.Benchmark.
 type Benchmark struct {
 	lightKills, loadKills int
+	idleKills             int
 	interval              time.Duration
 }
 
@@ -26,6 +28,7 @@ func (b *Benchmark) Name() string { return "recovery" }
 func (b *Benchmark) Flags(f *flag.FlagSet) {
 	f.IntVar(&b.lightKills, "light-kills", 40, "crashes under light load")
 	f.IntVar(&b.loadKills, "load-kills", 20, "crashes under full load")
+	f.IntVar(&b.idleKills, "idle-kills", 10, "crashes under light load with 1,000 and with 5,000 idle connections")
 	f.DurationVar(&b.interval, "interval", time.Second, "checkpoint interval")
 }
 
@@ -42,7 +45,17 @@ func (b *Benchmark) Run(ctx context.Context, rig *bench.Rig, out *bench.Results)
 		note: "50 connections, unpipelined, as fast as they can",
 	}
 	var done []*outcome
-	for _, s := range []scenario{light, full} {
+	all := []scenario{light, full}
+	for _, n := range []int{1000, 5000} {
+		s := light
+		s.name, s.kills, s.idle = fmt.Sprintf("idle_%d", n), b.idleKills, n
+		s.note = fmt.Sprintf("%d idle connections, and %s", n, light.note)
+		all = append(all, s)
+	}
+	for _, s := range all {
+		if s.kills == 0 {
+			continue
+		}
 		rig.Say("%s: %d crashes, %s", s.name, s.kills, s.note)
 		o, err := s.run(ctx, rig)
 		if o != nil {

@@ -4,6 +4,7 @@
 // A small Redis is killed at random moments, first under a light load and then
 // under one that keeps the machine busy. What clients noticed is the longest
 // wait of any of them around each kill; the phases are those that the shim
-// reports of each recovery. One client error, one wrong reply or one increment
-// that was lost or applied twice makes the whole benchmark fail.
+// reports of each recovery. One client error, one wrong reply, one increment
+// that was lost or applied twice, or one waiting connection that does not go on
+// makes the whole benchmark fail.
 package recoverybench

@@ -39,6 +39,9 @@ func (o *outcome) report(out *bench.Results) {
 	records := o.of(func(r status.Recovery) float64 { return float64(r.Records) })
 	replay := o.of(func(r status.Recovery) float64 { return r.ReplayMS })
 	out.Add(o.name+"_replay_records_per_s", records.Sum()/replay.Sum()*1000, "records/s", "input records; "+note)
+	if last := o.state.Checkpoints.Last; last != nil {
+		out.Add(o.name+"_frozen_ms", last.FrozenMS, "ms", "frozen for the last checkpoint; "+note)
+	}
 	out.AddQuantiles(o.name+"_replay_records", records, "records", "length of the tail; "+note, 1)
 	out.Add(o.name+"_checkpoints_per_s", float64(o.state.Checkpoints.Count)/o.seconds, "1/s", note)
 	out.Add(o.name+"_checkpoints_failed", float64(o.state.Checkpoints.Failed), "checkpoints", "includes those that a kill interrupted; "+note)
@@ -70,7 +73,7 @@ func printTables(out *bench.Results, done []*outcome) {
 	}
 	t = out.Table("What it was measured with", append([]any{"the load"}, header[1:]...)...)
 	for _, r := range []struct{ name, metric string }{
-		{"requests/s", "requests_per_s"}, {"checkpoints/s", "checkpoints_per_s"}, {"checkpoints that failed", "checkpoints_failed"},
+		{"requests/s", "requests_per_s"}, {"checkpoints/s", "checkpoints_per_s"}, {"checkpoints that failed", "checkpoints_failed"}, {"ms frozen for the last checkpoint", "frozen_ms"},
 		{"records to replay, p50", "replay_records_p50"}, {"records to replay, max", "replay_records_max"},
 		{"replayed records/s", "replay_records_per_s"}, {"attempts, max", "attempts_max"},
 		{"client errors", "client_errors"}, {"increments lost", "lost"}, {"increments applied twice", "doubled"},

@@ -25,6 +25,7 @@ type scenario struct {
 	pause      time.Duration // between two kills, on average
 	interval   time.Duration // between checkpoints
 	load       load.Options
+	idle       int // further connections, which wait
 }
 
 // outcome is what a scenario has shown.
@@ -41,8 +42,16 @@ type outcome struct {
 func (s scenario) run(ctx context.Context, rig *bench.Rig) (*outcome, error) {
 	server, err := rig.StartRedis(ctx, bench.ServerOptions{ID: s.name, Pod: s.name, Settings: map[string]string{
 		"checkpoint-interval": s.interval.String(), "recovery-budget": "unlimited",
-	}})
+	}, Files: s.files()})
 	if err != nil {
+		return nil, err
+	}
+	waiting, err := openIdle(rig, server.Addr, s.idle)
+	if err != nil {
+		return nil, err
+	}
+	defer waiting.close()
+	if err := awaitCheckpoint(ctx, server, s.idle); err != nil {
 		return nil, err
 	}
 	s.load.Netns, s.load.Target = rig.Env.Client().Path, server.Addr
@@ -64,7 +73,18 @@ func (s scenario) run(ctx context.Context, rig *bench.Rig) (*outcome, error) {
 	if o.state, err = server.Status(); err != nil {
 		return nil, err
 	}
+	if err := waiting.count("2"); err != nil {
+		return o, fmt.Errorf("%w: %s: %w", ErrNotHidden, s.name, err)
+	}
 	return o, errors.Join(o.check(), server.Remove(ctx))
+}
+
+// files is how many files the server has to open; 0: as many as it may anyway.
+func (s scenario) files() uint64 {
+	if s.idle == 0 {
+		return 0
+	}
+	return uint64(s.idle) + 1024
 }
 
 // crash kills the server at random moments.

@@ -149,6 +149,11 @@ func uninstall(t *T) {
 	}()
 	t.document("uninstall")
 	<-done
+	t.removed()
+}
+
+// removed checks that nothing of ours is on the node.
+func (t *T) removed() {
 	for _, path := range []string{"/opt/crsc", "/etc/crsc", "/etc/containerd/conf.d", "/var/lib/crsc/k8s.io"} {
 		_, err := os.Lstat(path)
 		t.check(os.IsNotExist(err), "%s is still there (%v)", path, err)

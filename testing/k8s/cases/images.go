@@ -8,7 +8,6 @@ import (
 
 	"github.com/crsc-io/crsc/testing/env/ociimage"
 	"github.com/crsc-io/crsc/testing/k8s/cluster"
-	"github.com/crsc-io/crsc/testing/k8s/nodeimage"
 )
 
 // Images that the cases use.
@@ -18,7 +17,7 @@ const (
 	probedImage  = "localhost/crsc-test/probed:latest"
 )
 
-// importImages builds the images and gives them to the node.
+// importImages builds the images, but for the installer's, and gives them to the node.
 func importImages(ctx context.Context, c *cluster.Cluster) error {
 	for _, name := range []string{"redis", "busybox"} {
 		if _, err := c.Import(ctx, name); err != nil {
@@ -29,15 +28,9 @@ func importImages(ctx context.Context, c *cluster.Cluster) error {
 	if err := goBuild(ctx, c, probed, "./testing/k8s/probed"); err != nil {
 		return err
 	}
-	images := []ociimage.Image{nodeimage.Image(c.Root, c.Tools()), {
+	return c.ImportImage(ctx, ociimage.Image{
 		Name: "probed", Ref: probedImage, Entrypoint: []string{"/probed"}, Programs: map[string]string{"/probed": probed},
-	}}
-	for _, i := range images {
-		if err := c.ImportImage(ctx, i); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 func goBuild(ctx context.Context, c *cluster.Cluster, out, pkg string) error {

@@ -13,6 +13,8 @@ func table() []testCase {
 		{"probes-exec", execProbes},
 		{"operator-tools", operatorTools},
 		{"top", top},
+		{"lifecycle-hooks", lifecycleHooks},
+		{"log-rotation", logRotation},
 		{"debug-in-pid-namespace", insidePID},
 		{"fresh-by-default", freshByDefault},
 		{"across-pods", acrossPods},
@@ -31,5 +33,6 @@ func table() []testCase {
 		{"kubelet-killed", killedKubelet},
 		{"upgrade", upgrade},
 		{"uninstall", uninstall},
+		{"chart", installChart},
 	}
 }

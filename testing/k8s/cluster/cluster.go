@@ -219,6 +219,3 @@ func (c *Cluster) ImportImage(ctx context.Context, i ociimage.Image) error {
 	_, err = c.Run(ctx, "ctr", "images", "import", "--local", "--no-unpack", file)
 	return err
 }
-
-// Tools is the directory of the programs that testing/env/install has built.
-func (c *Cluster) Tools() string { return c.tools }

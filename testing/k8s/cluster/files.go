@@ -49,6 +49,9 @@ cgroupRoot: /%s
 clusterDNS: ["10.96.0.10"]
 clusterDomain: cluster.local
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
+containerLogMaxFiles: 100
+containerLogMaxSize: 1Mi
+containerLogMonitorInterval: 3s
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 enforceNodeAllocatable: []
 evictionHard: {memory.available: 0%%, nodefs.available: 0%%, nodefs.inodesFree: 0%%, imagefs.available: 0%%}

@@ -19,6 +19,7 @@ func main() {
 	teller := flag.String("teller", string(egress.Nginx), "`application` that is killed: nginx, or pool, a server with threads that share a pool")
 	flag.IntVar(&o.Idle, "idle", 0, "with -teller pool: connections to the bank that it keeps idle; default: that of net/http, 2")
 	flag.IntVar(&o.Most, "most", 0, "with -teller pool: connections to the bank that it has at most; default: no limit")
+	flag.DurationVar(&o.Beat, "beat", 0, "with -teller pool: how often it charges the bank by a timer; default: never")
 	flag.IntVar(&o.Clients, "clients", 0, "number of clients; default: 20")
 	flag.DurationVar(&o.Gap, "gap", 0, "between two kills, on average; default: 500ms")
 	flag.DurationVar(&o.Interval, "interval", 0, "checkpoint interval; default: 1s")

@@ -1,0 +1,212 @@
+package netproxy
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/netproxy/replay"
+)
+
+// repeats are recorded requests to a server that speaks HTTP/1 which the
+// application has not made again when a replay ends. It makes them later if a timer
+// of its own does, for instance: then they are answered from the record, and do not
+// reach the server a second time.
+type repeats struct {
+	open  []*exchange
+	until time.Time
+}
+
+const (
+	// repeatLimit is how long after a replay recorded requests are waited for. A
+	// timer that had run before the crash runs again within the time between
+	// checkpoint and crash.
+	repeatLimit = 30 * time.Second
+	// wholeLimit is how long the rest of a request is waited for that may be one
+	// of them.
+	wholeLimit = 2 * time.Second
+	// repeatedAnswer bounds a recorded answer that is kept, in bytes.
+	repeatedAnswer = journal.MaxPayload
+)
+
+// keepRepeats is called at the end of a replay. Connections on which answers are
+// still under way are kept with them.
+func (p *Proxy) keepRepeats(dest netip.AddrPort, u *upstream) {
+	r := p.egress.repeats[dest]
+	if r == nil {
+		r = &repeats{}
+		p.egress.repeats[dest] = r
+	}
+	for _, x := range u.open {
+		pc := p.rep.plan.Conns[x.conn.id]
+		if x.answer = pc.Slice(x.InFrom, x.InTo); len(x.answer) > repeatedAnswer {
+			p.opts.Log.WithFields(connFields(x.conn)).Warn("netproxy: the answer to a request that the application has not made again is too large to be kept")
+			continue
+		}
+		x.serverEnded = pc.Ended && !pc.AppEnded
+		x.conn.kept = x.conn.kept || x.last && x.conn.legFD < 0 && x.conn.goesOn() && !x.answered(x.answer)
+		r.open = append(r.open, x)
+	}
+	r.until = time.Now().Add(repeatLimit)
+	if len(r.open) == 0 {
+		delete(p.egress.repeats, dest)
+	}
+}
+
+// recallRepeats drops what a new replay has in its plan.
+func (p *Proxy) recallRepeats(plan *replay.Plan) {
+	for dest, r := range p.egress.repeats {
+		r.open = slices.DeleteFunc(r.open, func(x *exchange) bool {
+			o := x.conn
+			if pc := plan.Conns[o.id]; pc != nil {
+				o.kept = false
+				return slices.ContainsFunc(pc.Outputs, func(e replay.Output) bool { return e.Offset == x.Outputs[0].Offset })
+			}
+			if o.kept {
+				p.rep.conns[o.id] = o
+			}
+			return false
+		})
+		if len(r.open) == 0 {
+			delete(p.egress.repeats, dest)
+		}
+	}
+}
+
+// unlessRecorded takes what the application writes to a server, and returns what
+// is to be sent there. It keeps a request back until it is whole.
+func (p *Proxy) unlessRecorded(c *conn, data []byte) []byte {
+	r := p.egress.repeats[c.dest]
+	if len(c.asked) == 0 && (r == nil || len(r.open) == 0 || c.ghost() || !p.awaitsRequest(c)) {
+		return data
+	}
+	if len(c.asked) == 0 {
+		c.askedAt = time.Now()
+	}
+	c.asked = append(c.asked, data...)
+	n, i := requestLen(c.asked), -1
+	if n == 0 && r != nil && !p.draining {
+		return nil
+	}
+	if n > 0 && r != nil {
+		i = slices.IndexFunc(r.open, func(x *exchange) bool { return x.madeBy(c.asked, n) })
+	}
+	if i < 0 {
+		return c.passAsked()
+	}
+	x := r.open[i]
+	r.open = slices.Delete(r.open, i, i+1)
+	asked := c.passAsked()
+	p.repeat(c, x, asked[:x.Length()])
+	return asked[x.Length():]
+}
+
+// awaitsRequest reports that the server has answered whatever it was asked on the
+// connection, and that the application has been given the answers.
+func (p *Proxy) awaitsRequest(c *conn) bool {
+	return c.spoke == c.outPos && c.in.empty() && c.out.empty() && c.boxed == 0 && !c.shut[legSide] && !c.shut[clientSide]
+}
+
+func (c *conn) passAsked() []byte {
+	data := c.asked
+	c.asked = nil
+	return data
+}
+
+// repeat answers a request from its record. Both are recorded as if the server had
+// been asked on this connection.
+func (p *Proxy) repeat(c *conn, x *exchange, request []byte) {
+	method, _, _ := bytes.Cut(request[:min(len(request), 32)], []byte(" "))
+	x.method = string(method)
+	whole := !x.last || x.answered(x.answer)
+	if p.failed == nil {
+		p.opts.Journal.AppendOutput(c.id, c.outPos, uint32(len(request)), fingerprint(request))
+	}
+	c.outPos += uint64(len(request))
+	c.outRead, c.outSent = c.outPos, c.outPos
+	p.stats.swallowed.Add(uint64(len(request)))
+	if len(x.answer) > 0 {
+		p.record(c, x.answer)
+		c.in.add(&p.pool, x.answer)
+	}
+	if p.failed == nil {
+		p.opts.Journal.AppendRepeated(x.conn.id, x.Outputs[0].Offset)
+	}
+	switch {
+	case whole:
+		if x.last {
+			p.dropKept(x.conn) // whose answer was whole after all
+		}
+	case x.conn.kept:
+		p.adopt(c, x.conn)
+	case x.serverEnded:
+		c.eof[clientSide] = true
+		p.closes = append(p.closes, c)
+	default:
+		p.opts.Log.WithFields(connFields(c)).Error("netproxy: the answer to the application's request is lost; reset")
+		p.destroy(c, true)
+		return
+	}
+	p.activate(c)
+}
+
+// adopt gives c the socket towards the server that o has, and ends its own as a
+// pool does with a connection too many.
+func (p *Proxy) adopt(c, o *conn) {
+	_ = unix.Close(c.clientFD)
+	c.clientFD, o.clientFD = o.clientFD, -1
+	c.legPort, o.legPort = o.legPort, c.legPort
+	c.borrowed, o.borrowed = o.borrowed, c.borrowed
+	c.readable[clientSide], c.writable[clientSide] = true, true
+	c.hup[clientSide] = o.hup[clientSide]
+	p.rewatch(c, clientSide, c.clientFD)
+	o.kept = false
+	p.abandon(o)
+}
+
+// dropKept ends a connection that was kept for an answer that nobody waits for.
+func (p *Proxy) dropKept(o *conn) {
+	if o.kept && !o.gone {
+		o.kept = false
+		p.abandon(o)
+	}
+}
+
+// expireRepeats forgets the recorded requests that the application does not make
+// again, and lets pass what may have been the beginning of one.
+func (p *Proxy) expireRepeats(now time.Time) {
+	if p.phase != live {
+		return
+	}
+	for dest, r := range p.egress.repeats {
+		if now.After(r.until) || len(r.open) == 0 {
+			for _, x := range r.open {
+				p.dropKept(x.conn)
+			}
+			delete(p.egress.repeats, dest)
+		}
+	}
+	for _, c := range p.slots {
+		if c != nil && len(c.asked) > 0 && (now.Sub(c.askedAt) > wholeLimit || p.egress.repeats[c.dest] == nil) {
+			p.send(c, c.passAsked())
+		}
+	}
+}
+
+// asking reports whether a part of a request is kept back.
+func (p *Proxy) asking() bool {
+	return p.egress != nil && len(p.egress.repeats) > 0 &&
+		slices.ContainsFunc(p.slots, func(c *conn) bool { return c != nil && len(c.asked) > 0 })
+}
+
+// waitsForRepeat reports whether data begins with a request that an earlier
+// recovery's record has, and that is answered after this one.
+func (p *Proxy) waitsForRepeat(dest netip.AddrPort, data []byte) bool {
+	r := p.egress.repeats[dest]
+	n := requestLen(data)
+	return r != nil && n > 0 && slices.ContainsFunc(r.open, func(x *exchange) bool { return x.madeBy(data, n) })
+}

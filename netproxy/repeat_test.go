@@ -1,0 +1,169 @@
+package netproxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crsc-io/crsc/netproxy/internal/nstest"
+)
+
+// asker is an application that asks a bank by itself: nothing that enters the
+// container makes it.
+type asker struct {
+	*teller
+	tr *http.Transport
+}
+
+func (r *rig) asker() *asker {
+	a := &asker{teller: r.teller(func(_ *teller, c *net.TCPConn) { c.Close() })}
+	a.tr = &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
+	}}
+	return a
+}
+
+// ask returns what the bank says to a request, or the error.
+func (a *asker) ask(path string) string {
+	ctx, cancel := context.WithTimeout(a.ctx, soon)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://bank/"+path, strings.NewReader("please"))
+	if err != nil {
+		return err.Error()
+	}
+	res, err := a.tr.RoundTrip(req)
+	if err != nil {
+		return err.Error()
+	}
+	defer res.Body.Close()
+	said, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return string(said)
+}
+
+// nextLife replays all that was recorded to an application that begins anew.
+func (r *rig) nextLife(a *asker) *asker {
+	r.t.Helper()
+	r.again(a.stop)
+	a = r.asker()
+	begun := time.Now()
+	res, err := r.proxy.Replay(context.Background(), false)
+	require.NoError(r.t, err)
+	r.t.Logf("%+v in %v", res, time.Since(begun))
+	require.Less(r.t, time.Since(begun), StallAfter/2)
+	require.Zero(r.t, res.Differing)
+	require.Zero(r.t, res.Reset)
+	return a
+}
+
+// TestRepeatedAfterTheReplay: what the application asks a server for by a timer of
+// its own comes again after the replay. It is answered as it was, and the server
+// is not asked twice, however often there is a crash. That all requests are the
+// same does not mix them up.
+func TestRepeatedAfterTheReplay(t *testing.T) {
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			r := newEgressRig(t, kind)
+			b := r.webBank()
+			a := r.asker()
+			var said []string
+			for life := range 3 {
+				for i, was := range said {
+					require.Equal(t, was, a.ask("beat"), "life %d, beat %d", life, i)
+				}
+				require.EqualValues(t, len(said), b.charged.Load())
+				for range 3 {
+					said = append(said, a.ask("beat"))
+					require.Equal(t, fmt.Sprintf("charge beat %d", len(said)), said[len(said)-1])
+				}
+				a = r.nextLife(a)
+			}
+		})
+	}
+}
+
+// TestRepeatedUnderWay: the crash comes before the server has answered a request,
+// in the midst of the answer, or behind one whose end is that of the connection; the
+// application makes the request again after the replay.
+func TestRepeatedUnderWay(t *testing.T) {
+	const head = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n"
+	for what, test := range map[string]struct {
+		before, after string // the crash
+		end           bool   // the server closes before the crash
+	}{
+		"nothing":               {"", head + "answer", false},
+		"a part of the answer":  {head + "ans", "wer", false},
+		"all of it":             {head + "answer", "", false},
+		"all of it, and closed": {"HTTP/1.1 200 OK\r\n\r\nanswer", "", true},
+	} {
+		for name, kind := range kinds {
+			t.Run(name+" "+what, func(t *testing.T) {
+				r := newEgressRig(t, kind)
+				var asked atomic.Int64
+				said, goOn := make(chan struct{}), make(chan struct{})
+				r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
+					defer c.Close()
+					for n := 1; ; n++ {
+						if _, err := readRequest(c); err != nil {
+							return
+						}
+						if asked.Add(1) == 1 { // the server is known to speak HTTP/1
+							_, _ = io.WriteString(c, head+"first.")
+							continue
+						}
+						_, _ = io.WriteString(c, test.before)
+						if test.end {
+							c.Close()
+						}
+						said <- struct{}{}
+						<-goOn
+						_, _ = io.WriteString(c, test.after)
+					}
+				})
+				defer sync.OnceFunc(func() { close(goOn) })()
+				a := r.asker()
+				require.Equal(t, "first.", a.ask("first"))
+				lost := make(chan string, 1)
+				go func() { lost <- a.ask("second") }()
+				<-said
+				a = r.nextLife(a)
+				<-lost
+				require.Equal(t, "first.", a.ask("first"))
+				got := make(chan string, 1)
+				go func() { got <- a.ask("second") }()
+				if test.after != "" {
+					goOn <- struct{}{}
+				}
+				require.Equal(t, "answer", <-got)
+				require.EqualValues(t, 2, asked.Load())
+				a = r.nextLife(a)
+				require.Equal(t, "first.", a.ask("first"))
+				require.Equal(t, "answer", a.ask("second"))
+				require.EqualValues(t, 2, asked.Load())
+			})
+		}
+	}
+}
+
+// readRequest reads one that asker has made.
+func readRequest(c net.Conn) (string, error) {
+	var b []byte
+	for one := make([]byte, 1); !strings.HasSuffix(string(b), "please"); b = append(b, one...) {
+		if _, err := c.Read(one); err != nil {
+			return "", err
+		}
+	}
+	return string(b), nil
+}
