@@ -151,5 +151,5 @@ dist: node-image deb ## image, Debian package and programs with checksums in out
 .PHONY: clean
 clean: ## take all environments of this clone down, remove what was built
 	@if [ -x bin/testing/crsc-env ]; then \
-	for i in '' e2e demo soak egress datagrams workloads matrix brecovery bproxy bfreeze bimage bjournal bparity; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
+	for i in '' e2e demo soak egress datagrams workloads matrix brecovery bproxy bfreeze bimage bjournal bparity bdatagrams; do bin/testing/crsc-env --instance "$$i" down || exit 1; done; fi
 	rm -rf bin out

@@ -107,6 +107,21 @@ func (s *Server) Protected() error {
 	return nil
 }
 
+// AwaitContainer waits until a container runs, and is protected if it should be.
+func (r *Rig) AwaitContainer(ctx context.Context, id string, protected bool) error {
+	s := &Server{ID: id, rig: r}
+	return Until(ctx, func() error {
+		if protected {
+			return s.Protected()
+		}
+		_, state, err := r.Env.Task(ctx, id)
+		if err == nil && state != "RUNNING" {
+			err = fmt.Errorf("container %s is %s", id, state)
+		}
+		return err
+	})
+}
+
 // Status reads the file that the shim replaces atomically.
 func (s *Server) Status() (*status.Status, error) {
 	return status.Read(filepath.Dir(s.rig.Env.StatusFile(s.ID)))
