@@ -60,7 +60,6 @@ func (p *Proxy) open(fd int, sa unix.Sockaddr) {
 		return
 	}
 	client, dest := addrPort(sa), addrPort(local)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	c := &conn{id: p.nextID, client: client, dest: dest, clientFD: fd, legFD: -1}
 	p.noteClient(c)
 	if err := p.dialLeg(c); err != nil {
@@ -81,22 +80,9 @@ func (p *Proxy) open(fd int, sa unix.Sockaddr) {
 	}
 	// Over loopback the handshake is usually finished when connect returns.
 	if established(c.legFD) {
-		p.connected(c)
+		p.legConnected(c)
 	}
 }
-
-// established reports whether the handshake has succeeded.
-func established(fd int) bool {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
-	return err == nil && (info.State == tcpEstablished || info.State == tcpCloseWait)
-}
-
-// States of include/net/tcp_states.h. An application that closes at once, such as
-// a server that is full, has done so before we look: CLOSE_WAIT.
-const (
-	tcpEstablished = 1
-	tcpCloseWait   = 8
-)
 
 // refused ends a client's connection whose leg was refused at once: the
 // listener is gone, so the destination is not intercepted any longer.
@@ -193,9 +179,13 @@ func (p *Proxy) connected(c *conn) {
 		p.closes = append(p.closes, c)
 		return
 	}
-	if !established(c.legFD) {
-		return
+	if established(c.legFD) {
+		p.legConnected(c)
 	}
+}
+
+// legConnected begins to relay.
+func (p *Proxy) legConnected(c *conn) {
 	seqs, err := tcprepair.BaseSeqs(c.legFD, 0)
 	if err != nil {
 		p.opts.Log.WithError(err).Warn("netproxy: sequence numbers of a leg")

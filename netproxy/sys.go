@@ -65,6 +65,16 @@ func epollWait(epfd int, events []unix.EpollEvent, timeoutUS int64) (int, error)
 	return int(n), nil
 }
 
+// established reports whether a connection that was begun stands, or has stood:
+// an application that closes at once, such as a server that is full, has done so
+// before we look.
+func established(fd int) bool {
+	var name unix.RawSockaddrAny
+	size := uint32(unsafe.Sizeof(name))
+	_, _, e := syscall.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&name)), uintptr(unsafe.Pointer(&size)))
+	return e == 0
+}
+
 // closeReset closes a socket with a RST instead of a FIN.
 func closeReset(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 0})

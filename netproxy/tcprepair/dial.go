@@ -76,19 +76,23 @@ func open(ns int, s Spec, transparent bool) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	options := [][3]int{
+	options := [...][3]int{
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
 		{unix.SOL_SOCKET, unix.SO_MARK, int(s.Mark)},
 		{unix.SOL_SOCKET, unix.SO_PRIORITY, s.Priority},
 		{unix.SOL_TCP, unix.TCP_NODELAY, 1},
 		// Urgent data stays in the stream, so that offsets count it.
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
+		// The rest is for legs alone.
+		{n.level, n.transparent, 1},
+		{unix.SOL_TCP, unix.TCP_MAXSEG, legSegment},
 	}
-	if transparent {
-		options = append(options, [3]int{n.level, n.transparent, 1}, [3]int{unix.SOL_TCP, unix.TCP_MAXSEG, legSegment})
+	wanted := options[:]
+	if !transparent {
+		wanted = options[:len(options)-2]
 	}
-	for _, o := range options {
-		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
+	for _, o := range wanted {
+		if err := setOption(fd, o[0], o[1], o[2]); err != nil {
 			unix.Close(fd)
 			return -1, fmt.Errorf("setsockopt %d/%d: %w", o[0], o[1], err)
 		}

@@ -28,7 +28,7 @@ const (
 )
 
 func setInt(fd, opt, v int) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_TCP, opt, v); err != nil {
+	if err := setOption(fd, unix.SOL_TCP, opt, v); err != nil {
 		return fmt.Errorf("setsockopt TCP %d: %w", opt, err)
 	}
 	return nil
@@ -45,11 +45,12 @@ func getSeq(fd, queue int) (uint32, error) {
 	if err := setInt(fd, unix.TCP_REPAIR_QUEUE, queue); err != nil {
 		return 0, err
 	}
-	v, err := unix.GetsockoptInt(fd, unix.SOL_TCP, unix.TCP_QUEUE_SEQ)
-	if err != nil {
+	var seq uint32
+	size := uint32(unsafe.Sizeof(seq))
+	if err := getOption(fd, unix.SOL_TCP, unix.TCP_QUEUE_SEQ, unsafe.Pointer(&seq), &size); err != nil {
 		return 0, fmt.Errorf("getsockopt TCP_QUEUE_SEQ: %w", err)
 	}
-	return uint32(v), nil
+	return seq, nil
 }
 
 // setWords sets an option whose value is an array of 32-bit words.
@@ -71,5 +72,5 @@ func leaveRepair(fd int) error {
 	if err := setInt(fd, unix.TCP_REPAIR, repairOffNoProbe); err != nil {
 		return err
 	}
-	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	return setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 }

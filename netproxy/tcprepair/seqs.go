@@ -3,6 +3,7 @@ package tcprepair
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,17 +43,30 @@ func baseSeqs(fd int, written uint64) (Seqs, error) {
 		if err != nil {
 			return Seqs{}, err
 		}
-		info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
-		if err != nil {
-			return Seqs{}, fmt.Errorf("TCP_INFO: %w", err)
-		}
-		after, err := getSeq(fd, queueRecv)
+		received, err := bytesReceived(fd)
 		if err != nil {
 			return Seqs{}, err
 		}
+		after := before
+		if received > 0 {
+			if after, err = getSeq(fd, queueRecv); err != nil {
+				return Seqs{}, err
+			}
+		}
 		if before == after {
-			return Seqs{In: sent - uint32(written), Out: after - uint32(info.Bytes_received)}, nil
+			return Seqs{In: sent - uint32(written), Out: after - uint32(received)}, nil
 		}
 	}
 	return Seqs{}, errors.New("the receive sequence does not stand still")
+}
+
+// bytesReceived counts what the socket has received, its end included. Before
+// the first byte rcv_nxt does not move.
+func bytesReceived(fd int) (uint64, error) {
+	var info unix.TCPInfo
+	size := uint32(unsafe.Sizeof(info))
+	if err := getOption(fd, unix.SOL_TCP, unix.TCP_INFO, unsafe.Pointer(&info), &size); err != nil {
+		return 0, fmt.Errorf("TCP_INFO: %w", err)
+	}
+	return info.Bytes_received, nil
 }
