@@ -28,9 +28,10 @@ const (
 type pressure struct {
 	limits config.Pressure
 
-	on   bool
-	last time.Time // when it was told
-	seen level
+	on     bool
+	last   time.Time // when it was told
+	looked bool
+	seen   level
 }
 
 // level is how short of memory a container is.
@@ -43,7 +44,7 @@ type level struct {
 
 // look takes a measurement; a cause says that it asks for a checkpoint.
 func (p *pressure) look(now time.Time, l level) (cause string) {
-	p.seen = l
+	p.looked, p.seen = true, l
 	short := l.limited && p.limits.Memory > 0 && l.memory >= p.limits.Memory
 	stalls := l.source != "" && p.limits.Stalled > 0 && l.stalled >= p.limits.Stalled
 	switch {
@@ -63,7 +64,11 @@ func (p *pressure) look(now time.Time, l level) (cause string) {
 	return fmt.Sprintf("processes wait for memory %.0f%% of the time (%s)", l.stalled, l.source)
 }
 
+// status is nil before the first look.
 func (p *pressure) status() *status.Pressure {
+	if !p.looked {
+		return nil
+	}
 	st := &status.Pressure{StalledPercent: p.seen.stalled, StalledSource: p.seen.source}
 	if p.seen.limited {
 		st.MemoryPercent = &p.seen.memory

@@ -406,7 +406,7 @@ func (g *guard) giveUp(e lifecycle.Exit, err error) {
 	if g.mustStop() {
 		g.log.WithError(err).Info("the recovery was ended by the request to stop")
 	} else {
-		g.noteFailure(err)
+		g.noteFailure(e, err)
 		if errors.Is(err, ErrBudget) {
 			g.leaveEstate(e)
 		}

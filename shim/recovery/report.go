@@ -1,11 +1,13 @@
 package recovery
 
 import (
+	"fmt"
 	"runtime"
 	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/crsc-io/crsc/shim/lifecycle"
 	"github.com/crsc-io/crsc/status"
 )
 
@@ -138,10 +140,10 @@ func (g *guard) noteRecovery(st *status.Recovery) {
 	})
 }
 
-func (g *guard) noteFailure(err error) {
+func (g *guard) noteFailure(e lifecycle.Exit, err error) {
 	g.mu.Lock()
 	g.status.RecoveryFailed++
-	g.status.Reason = "recovery failed: " + err.Error()
+	g.status.Reason = fmt.Sprintf("recovery failed (%s): %v", cause(e), err)
 	g.mu.Unlock()
 	g.log.WithError(err).Error("the crash can't be hidden; the exit is reported")
 	g.publish(TopicRecoveryFailed, map[string]any{"error": err.Error()})
