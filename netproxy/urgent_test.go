@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 )
 
 // onFD runs fn on the descriptor of a connection.
-func onFD(c *net.TCPConn, fn func(fd int) error) (err error) {
+func onFD(c syscall.Conn, fn func(fd int) error) (err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
