@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/api/events"
@@ -168,10 +169,21 @@ func (c *Container) mount() error {
 	if err := os.Mkdir(c.rootfs, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := mount.All(c.mounts, c.rootfs); err != nil {
+	if err := MountAll(c.mounts, c.rootfs); err != nil {
 		return fmt.Errorf("failed to mount rootfs component: %w", err)
 	}
 	return nil
+}
+
+// MountAll is mount.All for mounts that are needed again: that one writes the
+// places of the moment into the options of an overlay with a map of users
+// (prepareIDMappedOverlay of containerd's core/mount).
+func MountAll(mounts []mount.Mount, target string) error {
+	again := slices.Clone(mounts)
+	for i := range again {
+		again[i].Options = slices.Clone(again[i].Options)
+	}
+	return mount.All(again, target)
 }
 
 func (c *Container) unmount() error {

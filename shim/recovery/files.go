@@ -12,6 +12,7 @@ import (
 	"github.com/crsc-io/crsc/config"
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/layer"
+	"github.com/crsc-io/crsc/shim/lifecycle"
 )
 
 // tree is one directory tree that goes back with the memory.
@@ -165,7 +166,7 @@ func (f *files) unmounted(fn func() error) error {
 	}
 	err := fn()
 	// Whatever happened, the bundle gets its root file system back.
-	if merr := mount.All(f.mounts, f.rootfs); merr != nil {
+	if merr := lifecycle.MountAll(f.mounts, f.rootfs); merr != nil {
 		return errors.Join(err, fmt.Errorf("mount %s: %w", f.rootfs, merr))
 	}
 	return err

@@ -17,13 +17,23 @@ import (
 )
 
 // TestUserNamespace: crashes of a container with users of its own are hidden like
-// others, with the connections in the network namespace that belongs to them.
+// others, with the connections in the network namespace that belongs to them. The
+// files of the image belong to these users, or a mount makes them theirs.
 func TestUserNamespace(t *testing.T) {
 	t.Parallel()
+	for name, flags := range map[string][]string{"owned": nil, "mapped": {"--remap-labels"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testUserNamespace(t, flags)
+		})
+	}
+}
+
+func testUserNamespace(t *testing.T, flags []string) {
 	c := newContainer(t)
 	const users = "0:200000:65536"
 	require.NoError(t, c.e.Run(t.Context(), env.Container{
-		ID: c.id, Image: ociimage.Ref("redis"), Flags: []string{"--uidmap", users, "--gidmap", users},
+		ID: c.id, Image: ociimage.Ref("redis"), Flags: append(flags, "--uidmap", users, "--gidmap", users),
 		Annotations: protected("checkpoint-interval", "300ms", "intercept-loopback", "true"),
 		Args:        []string{"redis-server", "--appendonly", "yes", "--dir", "/data"},
 	}))
