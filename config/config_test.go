@@ -283,6 +283,36 @@ func TestNodeLimits(t *testing.T) {
 	}
 }
 
+// TestCronWhenTheClockIsMoved: at night once a year 02:30 is skipped, and shown twice
+// in another.
+func TestCronWhenTheClockIsMoved(t *testing.T) {
+	for _, tc := range []struct{ cron, after, want string }{
+		{"CRON_TZ=Europe/Berlin 30 2 * * *", "2026-03-28T12:00:00Z", "2026-03-29T01:00:00Z 2026-03-30T00:30:00Z"},
+		{"CRON_TZ=Europe/Berlin 0 2 * * *", "2026-03-28T12:00:00Z", "2026-03-29T01:00:00Z 2026-03-30T00:00:00Z"},
+		{"CRON_TZ=Europe/Berlin 0 3 * * *", "2026-03-28T12:00:00Z", "2026-03-29T01:00:00Z 2026-03-30T01:00:00Z"},
+		{"CRON_TZ=Europe/Berlin 30 2 29 3 *", "2026-01-01T00:00:00Z", "2026-03-29T01:00:00Z 2027-03-29T00:30:00Z"},
+		{"CRON_TZ=Europe/Berlin 15 * * * *", "2026-03-29T00:10:00Z", "2026-03-29T00:15:00Z 2026-03-29T01:15:00Z 2026-03-29T02:15:00Z"},
+		{"CRON_TZ=Europe/Berlin */20 * * * *", "2026-03-29T00:30:00Z", "2026-03-29T00:40:00Z 2026-03-29T01:00:00Z 2026-03-29T01:20:00Z"},
+		{"CRON_TZ=Europe/Berlin 30 2 * * *", "2026-10-24T12:00:00Z", "2026-10-25T00:30:00Z 2026-10-25T01:30:00Z 2026-10-26T01:30:00Z"},
+		{"CRON_TZ=Europe/Berlin 0 * * * *", "2026-10-24T23:30:00Z", "2026-10-25T00:00:00Z 2026-10-25T01:00:00Z 2026-10-25T02:00:00Z"},
+		// At midnight, and by half an hour.
+		{"CRON_TZ=America/Santiago 30 0 * * *", "2026-09-05T12:00:00Z", "2026-09-06T04:00:00Z 2026-09-07T03:30:00Z"},
+		{"CRON_TZ=Australia/Lord_Howe 15 2 * * *", "2026-10-03T00:00:00Z", "2026-10-03T15:30:00Z 2026-10-04T15:15:00Z"},
+		{"CRON_TZ=UTC 30 2 * * *", "2026-03-28T12:00:00Z", "2026-03-29T02:30:00Z 2026-03-30T02:30:00Z"},
+	} {
+		c, err := parseCron(tc.cron)
+		require.NoError(t, err)
+		at, err := time.Parse(time.RFC3339, tc.after)
+		require.NoError(t, err)
+		var got []string
+		for range strings.Fields(tc.want) {
+			at = c.Next(at)
+			got = append(got, at.UTC().Format(time.RFC3339))
+		}
+		assert.Equal(t, tc.want, strings.Join(got, " "), tc.cron)
+	}
+}
+
 func TestCronHasATimeZone(t *testing.T) {
 	c, err := parseCron("CRON_TZ=Asia/Tokyo 0 9 * * *")
 	require.NoError(t, err)

@@ -3,6 +3,7 @@ package config
 import (
 	"strings"
 	"time"
+	_ "time/tzdata" // not every node has the time zones
 
 	"github.com/robfig/cron/v3"
 )
@@ -38,12 +39,37 @@ func parseCron(s string) (Cron, error) {
 // IsZero reports that there are no times.
 func (c Cron) IsZero() bool { return c.times == nil }
 
-// Next is the first time after t; zero if there is none.
+// Next is the first time after t; zero if there is none. Times that the clock
+// skips when it is put forward come at the moment when that is done, unless the
+// following one is no further away than the clock was moved. Times that it shows
+// twice when it is put back come twice.
 func (c Cron) Next(t time.Time) time.Time {
 	if c.times == nil {
 		return time.Time{}
 	}
-	return c.times.Next(t)
+	next := c.times.Next(t)
+	spec, ok := c.times.(*cron.SpecSchedule)
+	if !ok {
+		return next
+	}
+	for _, moved := t.In(spec.Location).ZoneBounds(); !moved.IsZero() && moved.Before(next); _, moved = moved.ZoneBounds() {
+		if skips(*spec, moved, next) {
+			return moved
+		}
+	}
+	return next
+}
+
+// skips reports whether the clock, when it is moved, skips a time before next.
+func skips(spec cron.SpecSchedule, moved, next time.Time) bool {
+	_, before := moved.Add(-time.Second).Zone()
+	_, after := moved.Zone()
+	gap := time.Duration(after-before) * time.Second
+	if next.Sub(moved) <= gap {
+		return false
+	}
+	spec.Location = time.FixedZone("", before) // the clock as if nobody had moved it
+	return spec.Next(moved.Add(-time.Second)).Before(moved.Add(gap))
 }
 
 // String returns the form that the annotation has.

@@ -18,7 +18,7 @@ const minTarget = 10 * time.Millisecond
 func scheduleKeys() []key {
 	return []key{{
 		name: KeyCron, form: `a cron expression of five fields such as "30 3 * * *", also after a time zone as in "CRON_TZ=Europe/Berlin 30 3 * * *", or "off"`, def: "off",
-		doc: "Times at which a checkpoint is made, in the node's time zone unless it names one.",
+		doc: "Times at which a checkpoint is made, in the node's time zone unless it names one. What the clock skips when it is put forward is made up for at that moment; what it shows twice comes twice.",
 		parse: orOff(func(c *Config, v string) (err error) {
 			c.Cron, err = parseCron(v)
 			return err
