@@ -135,16 +135,19 @@ func (k *client) ask(line string) string {
 	return strings.TrimSpace(answer)
 }
 
-// drive loads the container's Redis; the options' target and namespace are
-// filled in.
+// drive loads the container's Redis until finish, or the end of the test; the
+// options' target and namespace are filled in if they are missing.
 func (c *container) drive(o load.Options) *load.Load {
 	c.t.Helper()
-	o.Netns = c.e.Client().Path
+	if o.Netns == "" {
+		o.Netns = c.e.Client().Path
+	}
 	if !o.Target.IsValid() {
 		o.Target = netip.AddrPortFrom(c.pod.IP4, redisPort)
 	}
 	l, err := load.Start(context.Background(), o)
 	require.NoError(c.t, err)
+	c.t.Cleanup(l.Abandon)
 	return l
 }
 

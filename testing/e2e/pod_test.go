@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -96,11 +95,7 @@ func TestLoopbackOfAPod(t *testing.T) {
 	const counted = 2000
 	b.run("redis", nil, nil, "redis-cli", "-h", "127.0.0.1", "-r", fmt.Sprint(counted), "-i", "0.001", "INCR", "beside")
 	drive := func(addr netip.Addr) *load.Load {
-		l, err := load.Start(context.Background(), load.Options{
-			Connections: 10, Rate: 300, Target: netip.AddrPortFrom(addr, redisPort), Netns: a.pod.Path,
-		})
-		require.NoError(t, err)
-		return l
+		return a.drive(load.Options{Connections: 10, Rate: 300, Target: netip.AddrPortFrom(addr, redisPort), Netns: a.pod.Path})
 	}
 	loads := []*load.Load{drive(netip.IPv6Loopback()), drive(a.pod.IP4)}
 	a.awaitCheckpoint()

@@ -41,10 +41,9 @@ func testUserNamespace(t *testing.T, flags []string) {
 	require.Eventually(t, func() bool { return strings.Contains(c.log(), "Ready to accept connections") }, patience, 10*time.Millisecond)
 	// The pinned one: the init's own ends with it.
 	netns := filepath.Join(c.stateDir(), "pins/ns-net")
-	l, err := load.Start(t.Context(), load.Options{
+	l := c.drive(load.Options{
 		Connections: 5, Rate: 300, Target: netip.AddrPortFrom(netip.IPv6Loopback(), redisPort), Netns: netns,
 	})
-	require.NoError(t, err)
 	c.awaitCheckpoint()
 	for range 3 {
 		time.Sleep(200 * time.Millisecond) // for something to replay

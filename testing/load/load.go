@@ -18,6 +18,7 @@ type Load struct {
 	work    sync.WaitGroup
 
 	stopping atomic.Bool
+	released sync.Once
 	requests atomic.Int64
 	errors   atomic.Int64
 }
@@ -71,12 +72,22 @@ func (l *Load) Stop(ctx context.Context) (Result, error) {
 	return l.result(ctx)
 }
 
+// Abandon ends the load of which nobody wants to know any more, as Stop does. After
+// Stop it does nothing.
+func (l *Load) Abandon() {
+	l.stopping.Store(true)
+	l.work.Wait()
+	l.release()
+}
+
 // release closes what is still open.
 func (l *Load) release() {
-	for _, c := range l.clients {
-		if c.conn != nil {
-			c.conn.Close()
+	l.released.Do(func() {
+		for _, c := range l.clients {
+			if c.conn != nil {
+				c.conn.Close()
+			}
 		}
-	}
-	l.dial.Close()
+		l.dial.Close()
+	})
 }
