@@ -10,6 +10,10 @@ import (
 // not come out the same a second time. In what begins as such an answer the
 // values of Date headers (RFC 9110, 6.6.1) therefore count as equal. A client gets
 // the one that was sent to it, or, if that was none yet, the new one.
+//
+// Not so in HTTP/2: HPACK (RFC 7541) gives another date another length, and what was
+// sent goes into a table of which the client has a copy, so that headers compressed
+// with the table of a second life would be other headers to it.
 
 const (
 	httpAnswer = "HTTP/1."
