@@ -98,8 +98,8 @@ func (p *Proxy) bind(v, c *conn, fed uint64) {
 	if fed < c.inRead {
 		c.in.add(&p.pool, p.rep.plan.Conns[c.id].Slice(fed, c.inRead))
 	}
-	if x := v.virtual.cur; x == nil || x.fed == x.InTo && (!x.last || x.answered(x.recorded(p.rep.plan))) {
-		c.spoke = c.outPos
+	if x := v.virtual.cur; x == nil || !x.last || x.answered(x.recorded(p.rep.plan)) {
+		c.spoke = c.outPos // what was recorded is the whole answer
 	}
 	if c.inConsumed > c.consumedMark {
 		p.opts.Journal.AppendConsumed(c.id, c.inConsumed)
