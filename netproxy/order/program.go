@@ -25,15 +25,38 @@ const (
 	stackRecord = -8 - recordLen
 )
 
-// target is what the programs compare with.
+// target is what the programs of one namespace compare with.
 type target struct {
 	inum              uint32
-	low, high         uint16
-	outgoing          bool
-	ownMark, ownMask  uint32
-	legPriority       uint32
 	ringFD, counterFD int
 }
+
+// legs tells our own sockets from the application's.
+type legs struct {
+	ownMark, ownMask uint32
+	priority         uint32
+}
+
+// tables are descriptors of the maps that tell the program of all namespaces what
+// to do in each: a watch by inode number, and by its slot the other two.
+type tables struct{ watched, rings, counters int }
+
+// watch is a namespace in the table watched.
+type watch struct {
+	Low, High uint16 // ports of legs
+	Outgoing  uint32 // 0 or 1
+	Slot      uint32
+	Owner     uint32 // the link that lives as long as its source
+}
+
+// Offsets in watch.
+const (
+	watchLow      = 0
+	watchHigh     = 2
+	watchOutgoing = 4
+	watchSlot     = 8
+	watchLen      = 16
+)
 
 // Indices into the map of counters.
 const (
@@ -42,24 +65,22 @@ const (
 	counters       = 2
 )
 
-// emit sends the record to the ring, or counts it as lost, and returns.
-func emit(t *target) asm.Instructions {
-	return append(asm.Instructions{
-		asm.LoadMapPtr(asm.R1, t.ringFD),
+// send sends the record to the ring in R1; it goes on only if there was no room.
+func send() asm.Instructions {
+	return asm.Instructions{
 		asm.Mov.Reg(asm.R2, asm.RFP),
 		asm.Add.Imm(asm.R2, stackRecord),
 		asm.Mov.Imm(asm.R3, recordLen),
 		asm.Mov.Imm(asm.R4, noWakeup),
 		asm.FnRingbufOutput.Call(),
 		asm.JEq.Imm(asm.R0, 0, "out"),
-	}, count(t, counterLost)...)
+	}
 }
 
-// count adds one to a counter, and returns.
-func count(t *target, counter int64) asm.Instructions {
+// count adds one to a counter of the map in R1, and returns.
+func count(counter int64) asm.Instructions {
 	return asm.Instructions{
 		asm.StoreImm(asm.RFP, stackWord, counter, asm.Word),
-		asm.LoadMapPtr(asm.R1, t.counterFD),
 		asm.Mov.Reg(asm.R2, asm.RFP),
 		asm.Add.Imm(asm.R2, stackWord),
 		asm.FnMapLookupElem.Call(),
@@ -71,59 +92,66 @@ func count(t *target, counter int64) asm.Instructions {
 	}
 }
 
-// takenProgram runs at tcp_rcv_space_adjust(struct sock *sk). What nearly all
-// sockets of the host fail comes first.
-func takenProgram(l *layout, t *target) *ebpf.ProgramSpec {
-	sk, port, peer := asm.R6, asm.R7, asm.R9
-	ports := asm.Instructions{
-		asm.LoadMem(port, sk, int16(l.dport), asm.Half),
-		asm.HostTo(asm.BE, port, asm.Half), // network order to host order
+// find looks a number up in a table; it goes on only if it is there, with what is
+// found in R0.
+func find(table int, number asm.Register) asm.Instructions {
+	return asm.Instructions{
+		asm.StoreMem(asm.RFP, stackWord, number, asm.Word),
+		asm.LoadMapPtr(asm.R1, table),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, stackWord),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "out"),
 	}
-	loopback := asm.Instructions{}
-	if t.outgoing {
-		loopback = asm.Instructions{
-			asm.JGT.Imm(port, int32(t.high), "other"),
-			asm.JGE.Imm(port, int32(t.low), "ours"),
-			asm.Mov.Reg(asm.R1, peer).WithSymbol("other"),
-			asm.RSh.Imm32(asm.R1, 24),
-			asm.JEq.Imm32(asm.R1, 127, "out"),
-		}
-	} else {
-		ports = append(ports,
-			asm.JLT.Imm(port, int32(t.low), "out"),
-			asm.JGT.Imm(port, int32(t.high), "out"),
-		)
-	}
+}
+
+// takenProgram runs at tcp_rcv_space_adjust(struct sock *sk), for all sockets of the
+// host: what most of them fail comes first.
+func takenProgram(name string, l *layout, g legs, t tables) *ebpf.ProgramSpec {
+	sk, port, here, peer, slot := asm.R6, asm.R7, asm.R8, asm.R9, asm.R8
 	ins := slices.Concat(asm.Instructions{
 		asm.LoadMem(sk, asm.R1, 0, asm.DWord),
-	}, ports, asm.Instructions{
 		asm.LoadMem(asm.R1, sk, int16(l.net), asm.DWord),
 		asm.LoadMem(asm.R1, asm.R1, int16(l.nsInum), asm.Word),
-		asm.JNE.Imm32(asm.R1, int32(t.inum), "out"),
+	}, find(t.watched, asm.R1), asm.Instructions{
+		asm.Mov.Reg(here, asm.R0),
 		asm.LoadMem(peer, sk, int16(l.daddr), asm.Word),
 		asm.LoadMem(asm.R1, sk, int16(l.family), asm.Half),
 		asm.JNE.Imm(asm.R1, unix.AF_INET6, "ipv4"),
 		asm.LoadMem(peer, sk, int16(l.daddr6), asm.Word),
 		asm.HostTo(asm.BE, peer, asm.Word).WithSymbol("ipv4"),
-	}, loopback, asm.Instructions{
+		asm.LoadMem(port, sk, int16(l.dport), asm.Half),
+		asm.HostTo(asm.BE, port, asm.Half), // network order to host order
+		asm.LoadMem(asm.R1, here, watchHigh, asm.Half),
+		asm.JGT.Reg(port, asm.R1, "other"),
+		asm.LoadMem(asm.R1, here, watchLow, asm.Half),
+		asm.JGE.Reg(port, asm.R1, "ours"),
+		asm.LoadMem(asm.R1, here, watchOutgoing, asm.Word).WithSymbol("other"),
+		asm.JEq.Imm(asm.R1, 0, "out"),
+		asm.Mov.Reg(asm.R1, peer),
+		asm.RSh.Imm32(asm.R1, 24),
+		asm.JEq.Imm32(asm.R1, 127, "out"),
 		asm.LoadMem(asm.R1, sk, int16(l.mark), asm.Word).WithSymbol("ours"),
-		asm.And.Imm32(asm.R1, int32(t.ownMask)),
-		asm.JEq.Imm32(asm.R1, int32(t.ownMark), "out"),
+		asm.And.Imm32(asm.R1, int32(g.ownMask)),
+		asm.JEq.Imm32(asm.R1, int32(g.ownMark), "out"),
 		asm.LoadMem(asm.R1, sk, int16(l.priority), asm.Word),
-		asm.JEq.Imm32(asm.R1, int32(t.legPriority), "out"),
+		asm.JEq.Imm32(asm.R1, int32(g.priority), "out"),
 		asm.Mov.Reg(asm.R1, sk),
 		asm.FnSkcToTcpSock.Call(), // the verifier knows sk as struct sock only
 		asm.JEq.Imm(asm.R0, 0, "out"),
-		asm.LoadMem(asm.R8, asm.R0, int16(l.copiedSeq), asm.Word),
+		asm.LoadMem(asm.R1, asm.R0, int16(l.copiedSeq), asm.Word),
+		asm.StoreMem(asm.RFP, stackRecord+8, asm.R1, asm.Word),
 		asm.StoreImm(asm.RFP, stackRecord, recordTaken, asm.Half),
 		asm.StoreMem(asm.RFP, stackRecord+2, port, asm.Half),
 		asm.LoadMem(asm.R1, sk, int16(l.num), asm.Half),
 		asm.StoreMem(asm.RFP, stackRecord+4, asm.R1, asm.Half),
 		asm.StoreImm(asm.RFP, stackRecord+6, 0, asm.Half),
-		asm.StoreMem(asm.RFP, stackRecord+8, asm.R8, asm.Word),
 		asm.StoreMem(asm.RFP, stackRecord+12, peer, asm.Word),
-	}, emit(t))
-	return spec("crsc_taken", "tcp_rcv_space_adjust", ins)
+		asm.LoadMem(slot, here, watchSlot, asm.Word),
+	},
+		find(t.rings, slot), asm.Instructions{asm.Mov.Reg(asm.R1, asm.R0)}, send(),
+		find(t.counters, slot), asm.Instructions{asm.Mov.Reg(asm.R1, asm.R0)}, count(counterLost))
+	return spec(name, "tcp_rcv_space_adjust", ins)
 }
 
 // receivedProgram runs at sock_recv_length(struct sock *sk, int ret, int flags),
@@ -151,7 +179,9 @@ func receivedProgram(l *layout, t *target) *ebpf.ProgramSpec {
 		asm.StoreImm(asm.RFP, stackRecord+8, 0, asm.Word),
 		asm.StoreImm(asm.RFP, stackRecord+12, 0, asm.Word),
 	}
-	return spec("crsc_received", "sock_recv_length", append(ins, emit(t)...))
+	ins = slices.Concat(ins, asm.Instructions{asm.LoadMapPtr(asm.R1, t.ringFD)}, send(),
+		asm.Instructions{asm.LoadMapPtr(asm.R1, t.counterFD)}, count(counterLost))
+	return spec("crsc_received", "sock_recv_length", ins)
 }
 
 // exitProgram runs at sched_process_exit(struct task_struct *p, ...), which
@@ -171,8 +201,9 @@ func exitProgram(l *layout, t *target) *ebpf.ProgramSpec {
 		asm.LoadMem(asm.R1, task, int16(l.tgid), asm.Word),
 		asm.LoadMem(asm.R2, task, int16(l.pid), asm.Word),
 		asm.JNE.Reg(asm.R1, asm.R2, "out"), // a thread
+		asm.LoadMapPtr(asm.R1, t.counterFD),
 	}
-	return spec("crsc_exit", "sched_process_exit", append(ins, count(t, counterCrashes)...))
+	return spec("crsc_exit", "sched_process_exit", append(ins, count(counterCrashes)...))
 }
 
 // spec makes a BTF-typed raw tracepoint program: it reads kernel structures

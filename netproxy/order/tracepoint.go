@@ -18,8 +18,11 @@ import (
 type tracepoint struct {
 	*serial // for Consumed
 
-	ring     *ring
-	counter  []byte  // mapping of the map of counters
+	events   *ebpf.Map // the ring
+	ring     *ring     // its mapping
+	counters *ebpf.Map
+	counter  []byte  // its mapping
+	shared   *shared // what writes to the ring
 	lost     *uint64 // in counter
 	lostSeen uint64
 	crashes  *uint64     // in counter
@@ -47,67 +50,92 @@ func (t *tracepoint) open(o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	to := target{low: o.LowPort, high: o.HighPort, outgoing: o.Outgoing, ownMark: o.OwnMark & o.OwnMask, ownMask: o.OwnMask, legPriority: o.LegPriority}
+	var to target
 	if to.inum, err = netns.Inum(o.NetNS); err != nil {
 		return err
 	}
 	if err := t.openMaps(o.RingBytes, &to); err != nil {
 		return err
 	}
-	if err := t.attach(takenProgram(l, &to)); err != nil {
+	exits, err := t.attach(exitProgram(l, &to))
+	if err != nil {
 		return err
 	}
-	if err := t.attach(exitProgram(l, &to)); err != nil {
+	owner, err := exits.Info()
+	if err != nil {
+		return fmt.Errorf("link of sched_process_exit: %w", err)
+	}
+	w := watch{Low: o.LowPort, High: o.HighPort, Owner: uint32(owner.ID)}
+	if o.Outgoing {
+		w.Outgoing = 1
+	}
+	g := legs{ownMark: o.OwnMark & o.OwnMask, ownMask: o.OwnMask, priority: o.LegPriority}
+	if err := t.watchTaken(l, g, to.inum, w); err != nil {
 		return err
 	}
 	if o.Datagrams {
-		if err := t.attach(receivedProgram(l, &to)); err != nil {
+		if _, err := t.attach(receivedProgram(l, &to)); err != nil {
 			return err
 		}
 	}
 	return t.selfTest(o)
 }
 
-func (t *tracepoint) openMaps(size int, to *target) error {
-	events, err := ebpf.NewMap(&ebpf.MapSpec{Name: "crsc_events", Type: ebpf.RingBuf, MaxEntries: uint32(size)})
-	if err != nil {
+func ringSpec(size int) *ebpf.MapSpec {
+	return &ebpf.MapSpec{Name: "crsc_events", Type: ebpf.RingBuf, MaxEntries: uint32(size)}
+}
+
+func counterSpec() *ebpf.MapSpec {
+	return &ebpf.MapSpec{
+		Name: "crsc_counters", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: counters, Flags: unix.BPF_F_MMAPABLE,
+	}
+}
+
+func (t *tracepoint) openMaps(size int, to *target) (err error) {
+	if t.events, err = ebpf.NewMap(ringSpec(size)); err != nil {
 		return fmt.Errorf("ring: %w", err)
 	}
-	t.closers = append(t.closers, events.Close)
-	counter, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: "crsc_counters", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: counters, Flags: unix.BPF_F_MMAPABLE,
-	})
-	if err != nil {
+	t.closers = append(t.closers, t.events.Close)
+	if t.counters, err = ebpf.NewMap(counterSpec()); err != nil {
 		return fmt.Errorf("counter: %w", err)
 	}
-	t.closers = append(t.closers, counter.Close)
-	if t.ring, err = mapRing(events.FD(), size); err != nil {
+	t.closers = append(t.closers, t.counters.Close)
+	if t.ring, err = mapRing(t.events.FD(), size); err != nil {
 		return err
 	}
 	t.closers = append(t.closers, t.ring.close)
-	t.counter, err = unix.Mmap(counter.FD(), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_SHARED)
+	t.counter, err = unix.Mmap(t.counters.FD(), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map counter: %w", err)
 	}
 	t.closers = append(t.closers, func() error { return unix.Munmap(t.counter) })
 	t.lost = (*uint64)(unsafe.Pointer(&t.counter[8*counterLost]))
 	t.crashes = (*uint64)(unsafe.Pointer(&t.counter[8*counterCrashes]))
-	to.ringFD, to.counterFD = events.FD(), counter.FD()
+	to.ringFD, to.counterFD = t.events.FD(), t.counters.FD()
 	return nil
 }
 
-func (t *tracepoint) attach(spec *ebpf.ProgramSpec) error {
+// attach has a program run until the source is closed.
+func (t *tracepoint) attach(spec *ebpf.ProgramSpec) (link.Link, error) {
+	at, err := attach(spec)
+	if err == nil {
+		t.closers = append(t.closers, at.Close)
+	}
+	return at, err
+}
+
+// attach has a program run until the link is closed.
+func attach(spec *ebpf.ProgramSpec) (link.Link, error) {
 	prog, err := ebpf.NewProgram(spec)
 	if err != nil {
-		return fmt.Errorf("load program for %s: %w", spec.AttachTo, err)
+		return nil, fmt.Errorf("load program for %s: %w", spec.AttachTo, err)
 	}
-	t.closers = append(t.closers, prog.Close)
+	defer prog.Close() // the link keeps it
 	at, err := link.AttachTracing(link.TracingOptions{Program: prog})
 	if err != nil {
-		return fmt.Errorf("attach to %s: %w", spec.AttachTo, err)
+		return nil, fmt.Errorf("attach to %s: %w", spec.AttachTo, err)
 	}
-	t.closers = append(t.closers, at.Close)
-	return nil
+	return at, nil
 }
 
 func (t *tracepoint) Serial() bool { return false }
