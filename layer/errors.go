@@ -33,6 +33,10 @@ var (
 	// last booted and had not been through Sync: its data may be lost.
 	ErrNotDurable = errors.New("snapshot was not synced before the host stopped")
 
+	// ErrNoLayer is returned by WriteTar for a file whose contents overlayfs has
+	// left at another path of a layer below, which an OCI layer can't say.
+	ErrNoLayer = errors.New("moved within the layers below, as the mount options redirect_dir and metacopy of overlayfs allow")
+
 	// errDiffers ends the walk of Same.
 	errDiffers = errors.New("tree differs from the snapshot")
 )

@@ -33,7 +33,7 @@ func (m *mutator) run(n int) {
 	ops := []func(files, dirs []string) error{
 		m.create, m.create, m.modify, m.modify, m.appendTo, m.truncate, m.remove, m.remove,
 		m.removeAll, m.recreateDir, m.rename, m.renameDir, m.replace, m.link, m.symlink, m.mkdir,
-		m.chmod, m.chown, m.xattr, m.acl, m.times, m.node, m.sparse, m.recreateLinked, m.swap,
+		m.chmod, m.chown, m.xattr, m.acl, m.capability, m.times, m.node, m.sparse, m.recreateLinked, m.swap,
 	}
 	for range n {
 		files, dirs := m.list()
@@ -47,7 +47,7 @@ func (m *mutator) run(n int) {
 func expected(err error) bool {
 	for _, e := range []error{
 		unix.ENOENT, unix.EEXIST, unix.ENOTEMPTY, unix.EXDEV, unix.EINVAL, unix.EISDIR,
-		unix.ENOTDIR, unix.EPERM, unix.ELOOP, unix.ENXIO, unix.EMLINK,
+		unix.ENOTDIR, unix.EPERM, unix.ELOOP, unix.ENXIO, unix.EMLINK, unix.ENOTSUP,
 	} {
 		if errors.Is(err, e) {
 			return true
@@ -79,8 +79,11 @@ func pick(m *mutator, of []string) string {
 // name invents one, sometimes a strange one.
 func (m *mutator) name(dirs []string) string {
 	m.next++
-	strange := []string{"", " ", "\n", "\xff\xfe", "…", "\\", "..x", "-rf", strings.Repeat("n", 200), "\x01"}
-	return filepath.Join(pick(m, dirs), fmt.Sprintf("new%s%d", strange[m.rng.IntN(len(strange))], m.next))
+	strange := []string{"", " ", "\n", "\xff\xfe", "…", "\\", "..x", "-rf", strings.Repeat("n", 255), "\x01", "="}
+	prefixes := []string{"new", "new", "new", "new", "new", "new", "new", ".wh.", ".wh..wh."}
+	name := fmt.Sprintf("%d%s", m.next, strange[m.rng.IntN(len(strange))])
+	name = prefixes[m.rng.IntN(len(prefixes))] + name
+	return filepath.Join(pick(m, dirs), name[:min(len(name), 255)])
 }
 
 func (m *mutator) bytes() []byte {
@@ -222,7 +225,7 @@ func (m *mutator) chown(files, dirs []string) error {
 
 func (m *mutator) xattr(files, dirs []string) error {
 	path := pick(m, append(files, dirs...))
-	names := []string{"user.a", "user.b", "trusted.c", "security.d"}
+	names := []string{"user.a", "user.b", "trusted.c", "security.d", "user.=", "user.\xff\n", "trusted.overlay.opaque", "trusted.overlay.redirect"}
 	name := names[m.rng.IntN(len(names))]
 	if m.rng.IntN(3) == 0 {
 		if err := unix.Lremovexattr(path, name); !errors.Is(err, unix.ENODATA) {
@@ -231,6 +234,15 @@ func (m *mutator) xattr(files, dirs []string) error {
 		return nil
 	}
 	return unix.Lsetxattr(path, name, fmt.Append(nil, m.rng.IntN(1_000))[:m.rng.IntN(2)], 0)
+}
+
+// capability sets what setcap cap_net_raw=ep sets.
+func (m *mutator) capability(files, _ []string) error {
+	path := pick(m, files)
+	if err := regular(path); err != nil {
+		return err
+	}
+	return unix.Setxattr(path, "security.capability", []byte("\x01\x00\x00\x02\x00\x20"+strings.Repeat("\x00", 14)), 0)
 }
 
 // acl sets what setfacl -m u:1234:rw sets.

@@ -14,7 +14,7 @@ import (
 type overlay struct {
 	t                          testing.TB
 	lower, upper, work, merged string
-	snapshots                  string
+	snapshots, options         string
 	mounted                    bool
 }
 
@@ -25,7 +25,7 @@ func newOverlay(t testing.TB) *overlay {
 	o := &overlay{
 		t: t, lower: filepath.Join(dir, "lower"), upper: filepath.Join(dir, "upper"),
 		work: filepath.Join(dir, "work"), merged: filepath.Join(dir, "merged"),
-		snapshots: filepath.Join(dir, "snapshots"),
+		snapshots: filepath.Join(dir, "snapshots"), options: "index=off,redirect_dir=off",
 	}
 	for _, d := range []string{o.lower, o.upper, o.work, o.merged, o.snapshots} {
 		require.NoError(t, os.Mkdir(d, 0o755))
@@ -52,7 +52,7 @@ func (o *overlay) fillLower() {
 
 func (o *overlay) mount() {
 	o.t.Helper()
-	options := fmt.Sprintf("index=off,redirect_dir=off,lowerdir=%s,upperdir=%s,workdir=%s", o.lower, o.upper, o.work)
+	options := fmt.Sprintf("%s,lowerdir=%s,upperdir=%s,workdir=%s", o.options, o.lower, o.upper, o.work)
 	require.NoError(o.t, unix.Mount("overlay", o.merged, "overlay", 0, options))
 	o.mounted = true
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,12 +22,24 @@ const (
 	whiteoutPrefix = ".wh."
 	opaqueWhiteout = ".wh..wh..opq"
 	paxXattr       = "SCHILY.xattr."
+	// What overlayfs has for one that is mounted inside: attributes of files.
+	escapedPrefix = overlayPrefix + "overlay."
+	// maxTarXattrs is less than archive/tar takes for one entry, in bytes.
+	maxTarXattrs = 1 << 19
 )
+
+// elsewhere are attributes of entries whose contents overlayfs takes from another
+// path of the layers below (mount options redirect_dir and metacopy).
+var elsewhere = []string{overlayPrefix + "redirect", overlayPrefix + "metacopy"}
 
 // WriteTar writes a snapshot of an overlay's upper directory as an OCI layer,
 // uncompressed: whiteouts and opaque directories become files with the names
-// that the image specification gives them. Sockets and mount points, which a
-// layer can't hold, are left out. The same snapshot gives the same bytes.
+// that the image specification gives them. What a layer can't hold is left out:
+// sockets, mount points, names that begin like a whiteout's, attributes with an
+// equals sign in their names or of more than half a megabyte. The same snapshot
+// gives the same bytes.
+//
+// Errors: ErrNoLayer, and those of reading a snapshot.
 func WriteTar(ctx context.Context, dir string, w io.Writer) error {
 	s, err := openSnapshot(dir)
 	if err != nil {
@@ -45,7 +58,7 @@ type tarWriter struct {
 	snap  *snapshot
 	tw    *tar.Writer
 	buf   []byte
-	paths []string // of the entries so far, for hard links
+	paths []string // of the entries so far, for hard links; empty: left out
 }
 
 func (t *tarWriter) entries() error {
@@ -68,12 +81,32 @@ func (t *tarWriter) entries() error {
 			name = path.Join(above[e.depth-1], string(e.name))
 		}
 		above = append(above[:e.depth], name)
+		if !t.fits(name, &e) {
+			t.paths = append(t.paths, "")
+			continue
+		}
 		t.paths = append(t.paths, name)
 		if err := t.entry(name, &e); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// fits reports whether a layer can hold an entry.
+func (t *tarWriter) fits(name string, e *entry) bool {
+	switch {
+	case name == "", e.kind == kindSocket, e.kind == kindMount:
+		return false
+	case e.kind == kindLink && t.paths[e.link] == "":
+		return false
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if strings.HasPrefix(part, whiteoutPrefix) {
+			return false
+		}
+	}
+	return true
 }
 
 func (t *tarWriter) entry(name string, e *entry) error {
@@ -85,12 +118,8 @@ func (t *tarWriter) entry(name string, e *entry) error {
 		kindDir: tar.TypeDir, kindRegular: tar.TypeReg, kindSymlink: tar.TypeSymlink, kindFifo: tar.TypeFifo,
 		kindChar: tar.TypeChar, kindBlock: tar.TypeBlock, kindLink: tar.TypeLink,
 	}
-	typ, ok := types[e.kind]
-	if !ok || name == "" {
-		return nil
-	}
 	h := &tar.Header{
-		Name: name, Typeflag: typ, Mode: int64(e.mode & 07777), Uid: int(e.uid), Gid: int(e.gid), Format: tar.FormatPAX,
+		Name: name, Typeflag: types[e.kind], Mode: int64(e.mode & 07777), Uid: int(e.uid), Gid: int(e.gid), Format: tar.FormatPAX,
 		ModTime: time.Unix(e.mtime.sec, int64(e.mtime.nsec)), Devmajor: int64(e.major), Devminor: int64(e.minor), Linkname: string(e.target),
 	}
 	switch e.kind {
@@ -101,18 +130,9 @@ func (t *tarWriter) entry(name string, e *entry) error {
 	case kindLink:
 		h.Linkname = t.paths[e.link]
 	}
-	opaque := false
-	for _, x := range e.xattrs {
-		if string(x.name) == opaqueXattr {
-			opaque = string(x.value) == "y"
-		}
-		if strings.HasPrefix(string(x.name), overlayPrefix) || e.kind == kindLink {
-			continue
-		}
-		if h.PAXRecords == nil {
-			h.PAXRecords = map[string]string{}
-		}
-		h.PAXRecords[paxXattr+string(x.name)] = string(x.value)
+	opaque, err := tarXattrs(h, e)
+	if err != nil {
+		return err
 	}
 	if err := t.tw.WriteHeader(h); err != nil {
 		return err
@@ -124,6 +144,32 @@ func (t *tarWriter) entry(name string, e *entry) error {
 		return nil
 	}
 	return t.contents(e)
+}
+
+// tarXattrs puts the attributes of an entry into its header.
+func tarXattrs(h *tar.Header, e *entry) (opaque bool, err error) {
+	size := 0
+	for _, x := range e.xattrs {
+		name := string(x.name)
+		if slices.Contains(elsewhere, name) {
+			return false, fmt.Errorf("%w (%s)", ErrNoLayer, name)
+		}
+		if name == opaqueXattr {
+			opaque = string(x.value) == "y"
+		}
+		ours := strings.HasPrefix(name, overlayPrefix) && !strings.HasPrefix(name, escapedPrefix)
+		if ours || e.kind == kindLink || strings.Contains(name, "=") {
+			continue
+		}
+		if size += len(name) + len(x.value); size > maxTarXattrs {
+			continue
+		}
+		if h.PAXRecords == nil {
+			h.PAXRecords = map[string]string{}
+		}
+		h.PAXRecords[paxXattr+name] = string(x.value)
+	}
+	return opaque, nil
 }
 
 // contents writes the bytes of a file; between its extents there are zeros.

@@ -3,7 +3,9 @@ package layer
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -76,6 +78,107 @@ func TestWriteTar(t *testing.T) {
 	require.EqualValues(t, 3, headers["null"].Devminor)
 	require.Equal(t, byte(tar.TypeFifo), headers["pipe"].Typeflag)
 	require.Equal(t, strings.Repeat("\x00", 1<<20)+"end", bodies["sparse"])
+}
+
+// TestWriteTarOfAnything: whatever an application makes, the tar can be read, links
+// lead to what came before, and names and contents are those of the tree.
+func TestWriteTarOfAnything(t *testing.T) {
+	o := newOverlay(t)
+	o.mount()
+	m := newMutator(t, o.merged, randomSeed(t))
+	socket := filepath.Join(o.merged, "socket")
+	require.NoError(t, unix.Mknod(socket, unix.S_IFSOCK|0o600, 0))
+	require.NoError(t, os.Link(socket, socket+"2"))
+	require.NoError(t, os.WriteFile(filepath.Join(o.merged, ".wh..wh..opq"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(o.merged, "attrs"), nil, 0o600))
+	require.NoError(t, unix.Setxattr(filepath.Join(o.merged, "attrs"), "user.a=b", []byte("x"), 0))
+	m.run(200)
+	snap := o.snapshot(1)
+	mustCapture(t, o.upper, snap, "")
+	var out bytes.Buffer
+	require.NoError(t, WriteTar(t.Context(), snap, &out))
+	seen := map[string]bool{}
+	for tr := tar.NewReader(&out); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		name := strings.TrimSuffix(h.Name, "/")
+		require.False(t, seen[name], "%q is there twice", name)
+		seen[name] = true
+		if dir, base := filepath.Split(name); strings.HasPrefix(base, whiteoutPrefix) {
+			requireMarked(t, filepath.Join(o.upper, dir), base)
+			continue
+		}
+		st, err := os.Lstat(filepath.Join(o.upper, name))
+		require.NoError(t, err)
+		if h.Typeflag == tar.TypeLink {
+			require.True(t, seen[h.Linkname], "%q is a link to %q, which did not come before", name, h.Linkname)
+			there, err := os.Lstat(filepath.Join(o.upper, h.Linkname))
+			require.NoError(t, err)
+			require.True(t, os.SameFile(st, there))
+		} else if h.Typeflag == tar.TypeReg {
+			want, err := os.Open(filepath.Join(o.upper, name))
+			require.NoError(t, err)
+			requireSameBytes(t, name, want, tr)
+			require.NoError(t, want.Close())
+		}
+	}
+	require.NotContains(t, seen, "socket2")
+	require.Greater(t, len(seen), 10)
+}
+
+// requireMarked fails unless overlayfs has what a name with whiteoutPrefix stands for.
+func requireMarked(t *testing.T, dir, base string) {
+	t.Helper()
+	if base == opaqueWhiteout {
+		var b [1]byte
+		n, err := unix.Lgetxattr(dir, opaqueXattr, b[:])
+		require.NoError(t, err, dir)
+		require.Equal(t, "y", string(b[:n]))
+		return
+	}
+	var st unix.Stat_t
+	require.NoError(t, unix.Lstat(filepath.Join(dir, strings.TrimPrefix(base, whiteoutPrefix)), &st), "%q in %q", base, dir)
+	require.True(t, st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0, "%q in %q is no whiteout", base, dir)
+}
+
+func requireSameBytes(t *testing.T, name string, want, got io.Reader) {
+	t.Helper()
+	a, b := sha256.New(), sha256.New()
+	_, err := io.Copy(a, want)
+	_, err2 := io.Copy(b, got)
+	require.NoError(t, errors.Join(err, err2))
+	require.Equal(t, a.Sum(nil), b.Sum(nil), "contents of %q", name)
+}
+
+// TestOverlayOptions: the distribution's defaults for overlayfs do not matter, but
+// that a layer can't say what was left elsewhere.
+func TestOverlayOptions(t *testing.T) {
+	for name, options := range map[string]string{
+		"metacopy": "redirect_dir=on,metacopy=on,index=off", "userxattr": "userxattr,index=off",
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOverlay(t)
+			o.options = options
+			o.mount()
+			if name != "userxattr" {
+				require.NoError(t, os.Rename(filepath.Join(o.merged, "dir5"), filepath.Join(o.merged, "moved")))
+				mustCapture(t, o.upper, o.snapshot(9), "")
+				require.ErrorIs(t, WriteTar(t.Context(), o.snapshot(9), io.Discard), ErrNoLayer)
+			}
+			m := newMutator(t, o.merged, randomSeed(t))
+			m.run(30)
+			for round := 1; round <= 4; round++ {
+				mustCapture(t, o.upper, o.snapshot(round), "")
+				view := describe(t, o.merged, false)
+				m.run(15)
+				o.restore(round)
+				requireSame(t, view, describe(t, o.merged, false), fmt.Sprint("round ", round))
+			}
+		})
+	}
 }
 
 func TestLinkOfNothing(t *testing.T) {
