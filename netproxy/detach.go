@@ -105,6 +105,7 @@ func (p *Proxy) launch(rep *replayState) (lost int) {
 	for _, c := range rep.detached {
 		switch {
 		case c.gone:
+		case len(rep.diverged) == 0 && p.takeSpare(c):
 		case len(rep.diverged) > 0:
 			p.opts.Log.WithFields(connFields(c)).Error("netproxy: connection that has no record; reset")
 			p.destroy(c, true)
@@ -114,6 +115,21 @@ func (p *Proxy) launch(rep *replayState) (lost int) {
 		}
 	}
 	return lost
+}
+
+// takeSpare gives the leg to a recorded connection to the same server on which
+// nothing was said and that the application has not opened again, if there is one:
+// it meant this one.
+func (p *Proxy) takeSpare(c *conn) bool {
+	i := slices.IndexFunc(p.rep.outgoing, func(o *conn) bool {
+		return o != c && o.dest == c.dest && o.unopened && o.syn == nil && o.legFD < 0 && !o.gone && !o.ghost() &&
+			!o.dialling && !o.eof[clientSide] && !o.failed[clientSide] && p.unsaid(o)
+	})
+	if i < 0 {
+		return false
+	}
+	p.swapLegs(c, p.rep.outgoing[i])
+	return true
 }
 
 // launchOne dials the server of a leg that stands.

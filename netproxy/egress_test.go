@@ -282,7 +282,7 @@ func TestOutgoingExactlyOnce(t *testing.T) {
 						gate.Lock()
 					}
 					var res ReplayResult
-					a, res = r.restartAgain(a, func() func(*teller, *net.TCPConn) { return serve })
+					a, res = r.restart(a, serve)
 					if test.pause {
 						gate.Unlock()
 					}

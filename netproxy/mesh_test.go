@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -152,7 +151,8 @@ func TestBehindAMesh(t *testing.T) {
 	}
 	r.mesh(netip.AddrPortFrom(nstest.App4, 6379))
 	r.start()
-	c := r.awaitRedis()
+	// The mesh accepts before Redis listens.
+	c := r.dialUntil(nstest.App4, func(c *redisConn) error { _, err := c.incr("n"); return err })
 	for n := int64(2); n <= 5; n++ {
 		got, err := c.incr("n")
 		require.NoError(t, err)
@@ -162,24 +162,4 @@ func TestBehindAMesh(t *testing.T) {
 	}
 	require.NotZero(t, r.proxy.Stats().Accepted, "the mesh's connections come through us")
 	require.Equal(t, before, rulesOf(t, r.app))
-}
-
-// awaitRedis waits until Redis serves behind the mesh, and has it count to 1.
-func (r *rig) awaitRedis() *redisConn {
-	r.t.Helper()
-	var c *redisConn
-	require.Eventually(r.t, func() bool {
-		raw, err := r.dial(nstest.App4, 6379)
-		if err != nil {
-			return false
-		}
-		c = newRedisConn(raw)
-		if _, err := c.incr("n"); err != nil {
-			raw.Close() // the mesh accepts before Redis listens
-			return false
-		}
-		return true
-	}, soon, 20*time.Millisecond)
-	r.t.Cleanup(func() { c.c.Close() })
-	return c
 }

@@ -143,14 +143,21 @@ func (p *Proxy) ownerOf(c *conn, e *replay.Output, data []byte) (owner *conn, wa
 
 // mayChange reports whether c and o may exchange their legs now.
 func (p *Proxy) mayChange(c, o *conn, single bool) bool {
-	if fresh(c) && fresh(o) {
+	if p.fresh(c) && p.fresh(o) {
 		return true
 	}
 	return single && p.atRest(c) && p.atRest(o)
 }
 
 // fresh reports that nothing has been done on the leg, if there is one.
-func fresh(c *conn) bool { return c.unopened || c.unidentified }
+func (p *Proxy) fresh(c *conn) bool { return c.unopened || c.unidentified || p.unsaid(c) }
+
+// unsaid reports that nothing was said on the recorded connection, nor is on its
+// leg: it was opened when the crash came, and is as good as any other.
+func (p *Proxy) unsaid(c *conn) bool {
+	pc := p.rep.plan.Conns[c.id]
+	return pc != nil && pc.Image == nil && pc.Unused() && !pc.Ended && !pc.AppEnded && c.inSent == 0 && c.outPos == 0
+}
 
 // atRest reports that the server has answered all that was written to the leg,
 // and that the application has taken it.

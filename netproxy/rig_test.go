@@ -144,17 +144,25 @@ func (r *rig) dial(addr netip.Addr, port uint16) (net.Conn, error) {
 // mustDial waits until the application listens.
 func (r *rig) mustDial(addr netip.Addr) *redisConn {
 	r.t.Helper()
-	deadline := time.Now().Add(soon)
-	for {
-		c, err := r.dial(addr, 6379)
+	return r.dialUntil(addr, func(*redisConn) error { return nil })
+}
+
+// dialUntil connects until a connection serves.
+func (r *rig) dialUntil(addr netip.Addr, serves func(*redisConn) error) *redisConn {
+	r.t.Helper()
+	for deadline := time.Now().Add(soon); ; time.Sleep(20 * time.Millisecond) {
+		raw, err := r.dial(addr, 6379)
 		if err == nil {
-			r.t.Cleanup(func() { c.Close() })
-			return &redisConn{c: c, r: bufio.NewReader(c)}
+			c := newRedisConn(raw)
+			if err = serves(c); err == nil {
+				r.t.Cleanup(func() { raw.Close() })
+				return c
+			}
+			raw.Close()
 		}
 		if time.Now().After(deadline) {
 			r.t.Fatalf("connect to %s: %v", addr, err)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
