@@ -178,7 +178,13 @@ func (a *Armed) join() error {
 	if err := a.checkDead(); err != nil {
 		return err
 	}
-	return joinCgroups(a.child.proc.Pid, a.cgroups)
+	if a.scope == nil {
+		return joinCgroups(a.child.proc.Pid, a.cgroups)
+	}
+	if err := a.scope.renew(a.child.proc.Pid); err != nil {
+		return err
+	}
+	return a.findCgroups()
 }
 
 // Restore gives the word. See the function Restore; the root file system and the

@@ -112,6 +112,7 @@ type restore struct {
 	mark    time.Time // end of the previous phase
 	state   *runcState
 	cgroups []string
+	scope   *scope // nil: systemd has no part in them
 	meta    *meta
 	inside  *inside  // where CRIU runs, if the container has a user namespace
 	was     []string // what the standard descriptors were at the dump
@@ -160,6 +161,16 @@ func (r *restore) loadState() (err error) {
 	if r.state, err = loadState(r.Root, r.ID); err != nil {
 		return err
 	}
+	if r.scope, err = r.state.scope(); err != nil {
+		return err
+	}
+	if err := r.findCgroups(); err != nil && (r.scope == nil || !errors.Is(err, ErrUnsupported)) {
+		return err
+	}
+	return nil
+}
+
+func (r *restore) findCgroups() (err error) {
 	if r.cgroups, err = r.state.cgroups(); err != nil {
 		return err
 	}
@@ -175,12 +186,18 @@ func (r *restore) checkDead() error {
 	if err := checkThawed(r.cgroups); err != nil {
 		return err
 	}
-	pids, err := cgroupPids(r.cgroups[0])
-	if err != nil {
-		return err
-	}
-	if len(pids) > 0 {
-		return fmt.Errorf("%w: process %d", ErrRunning, pids[0])
+	for _, dir := range r.cgroups {
+		pids, err := cgroupPids(dir)
+		if errors.Is(err, os.ErrNotExist) && r.scope != nil {
+			continue // systemd removes them just now
+		}
+		if err != nil {
+			return err
+		}
+		if len(pids) > 0 {
+			return fmt.Errorf("%w: process %d", ErrRunning, pids[0])
+		}
+		break // the processes are the same ones in all
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/containerd/log"
 	"github.com/moby/sys/userns"
+	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/internal/cgroups"
 )
@@ -18,6 +19,9 @@ type cgroup struct {
 	v2 *cgroup2.Manager
 	// path of the v2 cgroup below its mount point.
 	path string
+	// memory is the directory of v1 that OOMs are watched in, and inode its number.
+	memory string
+	inode  uint64
 }
 
 // loadCgroup finds the cgroup of a process.
@@ -27,7 +31,12 @@ func loadCgroup(pid int) (*cgroup, error) {
 		if err != nil {
 			return nil, fmt.Errorf("load cgroup of %d: %w", pid, err)
 		}
-		return &cgroup{v1: cg}, nil
+		g := &cgroup{v1: cg}
+		if paths, err := cgroups.Of(pid); err == nil {
+			g.memory = paths.V1("memory")
+			g.inode = inode(g.memory)
+		}
+		return g, nil
 	}
 	path, err := cgroup2.PidGroupPath(pid)
 	if err != nil {
@@ -63,10 +72,20 @@ func (g *cgroup) stats() (any, error) {
 	return g.v2.Stat()
 }
 
-// gone says that the cgroup was removed.
+// inode is the number of a file, 0 if there is none.
+func inode(path string) uint64 {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// gone says that the cgroup was removed. There may be another under its name:
+// systemd removes that of a dead container at once.
 func (g *cgroup) gone() bool {
 	if g.v1 != nil {
-		return g.v1.State() == cgroup1.Deleted
+		return g.v1.State() == cgroup1.Deleted || inode(g.memory) != g.inode
 	}
 	_, err := g.v2.Controllers()
 	return err != nil

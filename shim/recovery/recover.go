@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/criu"
 	"github.com/crsc-io/crsc/netproxy"
@@ -305,6 +308,9 @@ func (g *guard) awaitDown() error {
 	deadline := time.Now().Add(downLimit)
 	for {
 		left, err := os.ReadFile(g.procs.procs)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			return nil // systemd removes the cgroups of the dead
+		}
 		if err != nil {
 			return err
 		}
