@@ -163,6 +163,16 @@ func iperfOnce(ctx context.Context, r *runner, args []string) (sent int64, err e
 // pgbench runs transactions and counts them in the database.
 func pgbench(ctx context.Context, r *runner) (string, error) {
 	login := []string{"-h", r.ip, "-U", "postgres"}
+	// Its port is open before it lets anybody in.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		out, err := r.tool(ctx, "psql", append(login, "-tA", "-c", "select 1", "postgres")...)
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return out, err
+		}
+	}
 	if out, err := r.tool(ctx, "pgbench", append(login, "--initialize", "--quiet", "postgres")...); err != nil {
 		return out, err
 	}
