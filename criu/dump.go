@@ -191,7 +191,7 @@ func (d *dump) run(ctx context.Context) error {
 		}
 	}
 	if err := d.serve(ctx, req, pid, cgroups); err != nil {
-		return explain("dump", filepath.Join(d.Images, dumpLog), err)
+		return d.Pins.blame(pid, explain("dump", filepath.Join(d.Images, dumpLog), err))
 	}
 	d.stats.Thaw = time.Since(d.frozen) - d.stats.Dump - d.stats.PostDump
 	if err := d.join(); err != nil {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/mnt"
 	"google.golang.org/protobuf/proto"
@@ -74,4 +76,24 @@ func (g *regroup) change(m *mnt.MntEntry) {
 		m.MasterId = proto.Uint32(firstMaster + g.groups)
 		g.groups++
 	}
+}
+
+// blame adds to the error of a failed dump what the host has mounted below slaves
+// since they were pinned: CRIU can't dump that.
+func (p *Pins) blame(pid int, err error) error {
+	list, readErr := readMounts(pid)
+	if readErr != nil {
+		return err // the processes are gone
+	}
+	var since []string
+	for _, m := range list {
+		pinned := slices.ContainsFunc(p.Mounts, func(pin PinnedMount) bool { return cleanTarget(pin.Container) == cleanTarget(m.target) })
+		if m.slave && !pinned && m.target != "/" {
+			since = append(since, m.target)
+		}
+	}
+	if len(since) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: the host has mounted something at %s since the container was created: %w", ErrUnsupported, strings.Join(since, ", "), err)
 }

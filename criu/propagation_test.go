@@ -78,6 +78,9 @@ func TestVolumesOfOneFileSystem(t *testing.T) {
 					t.Fatal(err)
 				}
 				b.WaitOutput(fmt.Sprintf("file\n%d b-below/new d/new a/below/new b/below/new\n", round))
+				if _, err := b.tryDump(t.Context()); !errors.Is(err, criu.ErrUnsupported) || !strings.Contains(err.Error(), "mounted something at /volumes/a/below, ") {
+					t.Errorf("a dump with what the host mounted since: %v", err)
+				}
 				for _, place := range []string{"a/below", "b/below", "d"} {
 					if err := unix.Unmount(filepath.Join(host, place), 0); err != nil {
 						t.Error(err)
