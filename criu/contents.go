@@ -32,6 +32,9 @@ type Contents struct {
 	// Namespaces are those that the images do not have: the tasks go into the
 	// container's. Sorted.
 	Namespaces []specs.LinuxNamespaceType
+	// IDMaps say which users of the host the files of the checkpoint belong to; nil
+	// without a user namespace.
+	IDMaps *IDMaps
 	// Mounts describe the mount table, sorted; see Pins.MountTable.
 	Mounts []string
 	// Bound are the addresses that sockets are bound to, connections excepted.
@@ -69,7 +72,7 @@ func readContents(images fs.FS, masked []string) (*Contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Namespaces = slices.Sorted(slices.Values(m.Namespaces))
+	c.Namespaces, c.IDMaps = slices.Sorted(slices.Values(m.Namespaces)), m.IDMaps
 	mounts := func(dir fs.FS) error { return c.readMounts(dir, masked) }
 	for _, step := range []func(fs.FS) error{checkShape, c.readTasks, mounts, c.readNeeds, c.readSpecial, c.readOpened, c.readSockets} {
 		if err := step(images); err != nil {

@@ -65,9 +65,19 @@ func hostID(maps []specs.LinuxIDMapping, id uint32) (int, bool) {
 	return 0, false
 }
 
-// same reports whether two containers see the files of the host with the same
-// owners. nil are the maps of a container without a user namespace.
-func (m *IDMaps) same(o *IDMaps) bool {
+// Alike reports whether two containers have the same users, whoever those are on
+// the host. nil are the maps of a container without a user namespace.
+func (m *IDMaps) Alike(o *IDMaps) bool {
+	if m == nil || o == nil {
+		return m == o
+	}
+	alike := func(a, b specs.LinuxIDMapping) bool { return a.ContainerID == b.ContainerID && a.Size == b.Size }
+	return slices.EqualFunc(m.UIDs, o.UIDs, alike) && slices.EqualFunc(m.GIDs, o.GIDs, alike)
+}
+
+// Same reports whether two containers see the files of the host with the same
+// owners.
+func (m *IDMaps) Same(o *IDMaps) bool {
 	if m == nil || o == nil {
 		return m == o
 	}

@@ -25,7 +25,7 @@ type meta struct {
 	Hostname   string `json:"hostname,omitempty"`
 	Domainname string `json:"domainname,omitempty"`
 	// IDMaps of the container's user namespace. They are compared with those of
-	// the container that is restored, and never used.
+	// the container that is restored, and say whom the files were captured of.
 	IDMaps *IDMaps `json:"idMaps,omitempty"`
 }
 

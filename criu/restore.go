@@ -44,7 +44,8 @@ type RestoreOptions struct {
 	// LogLevel of CRIU, 1 (errors) to 4. 0 is 1.
 	LogLevel int
 	// Moved: the images are another container's, from another place. The names in
-	// the UTS namespace stay what they are.
+	// the UTS namespace stay what they are, and who the users of a user namespace
+	// are on the host is the container's affair.
 	Moved bool
 	// Unconnected restores connections as closed ones, for when their other ends
 	// are not there: reads and writes fail, and poll reports a hang-up.
@@ -135,7 +136,11 @@ func (r *restore) load() (err error) {
 	if r.meta, err = readMeta(os.DirFS(r.Images)); err != nil {
 		return err
 	}
-	if !r.meta.IDMaps.same(r.Pins.IDMaps) || r.meta.has(specs.UserNamespace) != (r.Pins.IDMaps != nil) {
+	fits := r.meta.IDMaps.Same
+	if r.Moved {
+		fits = r.meta.IDMaps.Alike // in the images are the container's own IDs
+	}
+	if !fits(r.Pins.IDMaps) || r.meta.has(specs.UserNamespace) != (r.Pins.IDMaps != nil) {
 		return fmt.Errorf("%w: the users of the checkpoint's user namespace are not those of the container's (%v, %v)", ErrUnsupported, r.meta.IDMaps, r.Pins.IDMaps)
 	}
 	b, err := os.ReadFile(filepath.Join(r.Images, descriptorsFile))

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -77,5 +78,46 @@ func TestUserNamespaceOfOthers(t *testing.T) {
 				t.Errorf("error is %v", err)
 			}
 		})
+	}
+}
+
+// TestUserNamespaceMoved: the processes of another container become those of this
+// one's users, as far as it has as many.
+func TestUserNamespaceMoved(t *testing.T) {
+	script := `su user -c "touch /dev/shm/up; while :; do sleep 1; done" & while :; do sleep 1; done`
+	a := start(t, "", []string{"/bin/sh", "-c", script}, criutest.InUserNamespace(200_000))
+	a.WaitFor("/dev/shm/up")
+	a.dump()
+	b := start(t, "", []string{"/bin/sh", "-c", script}, criutest.InUserNamespace(300_000))
+	b.images = a.images
+	b.Crash()
+	o := b.restoreOptions()
+	o.Moved = true
+	b.restoreWith(o)
+	users := map[uint32]bool{}
+	for _, pid := range cgroupProcs(t, cgroupOf(t, b.Pid)) {
+		st, err := os.Stat("/proc/" + pid)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // sleeps come and go
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		users[st.Sys().(*syscall.Stat_t).Uid] = true
+	}
+	if len(users) != 2 || !users[300_000] || !users[301_000] {
+		t.Errorf("the processes belong to %v", users)
+	}
+
+	few := func(s *specs.Spec) {
+		s.Linux.UIDMappings[0].Size, s.Linux.GIDMappings[0].Size = 2000, 2000
+	}
+	c := start(t, "", []string{"/bin/sh", "-c", "while :; do sleep 1; done"}, criutest.InUserNamespace(300_000), few)
+	c.images = a.images
+	c.Crash()
+	o = c.restoreOptions()
+	o.Moved = true
+	if _, _, err := criu.Restore(t.Context(), o); !errors.Is(err, criu.ErrUnsupported) {
+		t.Errorf("error is %v", err)
 	}
 }

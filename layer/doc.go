@@ -9,6 +9,8 @@
 //	same, err := layer.Same(dir, upper)                    // tasks dead
 //	stats, err = layer.Rollback(ctx, dir, upper)           // overlay unmounted
 //
+// RollbackAs puts the files back for other users than those whom they belonged to.
+//
 // The cost of a capture is a stat of everything and a copy of what changed: all
 // data that a capture copies goes into one pack file, and the packs of the
 // previous snapshot are hard-linked, so unchanged files cost no I/O.

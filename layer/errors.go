@@ -37,6 +37,10 @@ var (
 	// left at another path of a layer below, which an OCI layer can't say.
 	ErrNoLayer = errors.New("moved within the layers below, as the mount options redirect_dir and metacopy of overlayfs allow")
 
+	// ErrOwner is returned by RollbackAs for a snapshot that names an owner of whom
+	// is not known who takes his place.
+	ErrOwner = errors.New("nobody takes the place of an owner")
+
 	// errDiffers ends the walk of Same.
 	errDiffers = errors.New("tree differs from the snapshot")
 )

@@ -20,7 +20,14 @@ import (
 // ErrUnsupportedVersion, ErrNotDurable (these before anything was touched), the
 // context's, and those of the file system.
 func Rollback(ctx context.Context, snapshot, dir string) (Stats, error) {
-	r := &rollback{ctx: ctx}
+	return RollbackAs(ctx, snapshot, dir, nil)
+}
+
+// RollbackAs is Rollback into a tree of which the users are others.
+//
+// Errors: as Rollback, and ErrOwner.
+func RollbackAs(ctx context.Context, snapshot, dir string, owners *Owners) (Stats, error) {
+	r := &rollback{ctx: ctx, owners: owners}
 	if err := r.run(snapshot, dir); err != nil {
 		return r.stats, fmt.Errorf("roll back %s: %w", dir, err)
 	}
@@ -44,9 +51,10 @@ func Same(snapshot, dir string) (bool, error) {
 
 // rollback is one run of Rollback, or of Same.
 type rollback struct {
-	ctx   context.Context
-	dry   bool // stop at the first difference
-	stats Stats
+	ctx    context.Context
+	dry    bool // stop at the first difference
+	owners *Owners
+	stats  Stats
 
 	snap   *snapshot
 	index  *index
@@ -90,7 +98,7 @@ func (r *rollback) run(snapshot, dir string) (err error) {
 		return err
 	}
 	r.coarse, r.trust.fine = !r.trust.fine, true // record waits instead
-	if r.snap.ids.dev != r.dev {
+	if r.snap.ids.dev != r.dev || r.owners != nil {
 		r.snap.ids = &identities{ids: make([]identity, r.snap.m.count)}
 	}
 	r.index = newIndex(r.snap.m)
@@ -132,6 +140,19 @@ func (r *rollback) record() (err error) {
 	}
 	r.after.dev = r.dev
 	return replaceFileAt(r.snap.dirfd, identityName, r.after.encode())
+}
+
+// decode reads an entry with the owners that it has in the tree. If it is the
+// tree's root, st tells of that.
+func (r *rollback) decode(rec record, e *entry, st *unix.Statx_t) error {
+	if err := rec.decode(e); err != nil {
+		return err
+	}
+	if r.owners != nil && e.depth == 0 {
+		// Who mounts something is not always one of those who use it.
+		return r.owners.moveRoot(e, st)
+	}
+	return r.owners.move(e)
 }
 
 // step is called before every change of the tree.
@@ -185,7 +206,7 @@ func (r *rollback) dir(f *frame, st *unix.Statx_t) error {
 		return nil
 	}
 	var e entry
-	if err := rec.decode(&e); err != nil {
+	if err := r.decode(rec, &e, st); err != nil {
 		return err
 	}
 	return r.restoreMetadata(f.fd, f.ord, &e, f.made)
@@ -247,7 +268,7 @@ func (r *rollback) child(f *frame, name string, ord int, exists bool) error {
 		return nil
 	}
 	var e entry
-	if err := rec.decode(&e); err != nil {
+	if err := r.decode(rec, &e, &st); err != nil {
 		return err
 	}
 	if exists && reusable(&e, id, &st) {

@@ -53,6 +53,9 @@ func (g *guard) suits(cp *checkpoint, contents *criu.Contents, spec *specs.Spec)
 	if !slices.Equal(pinned, contents.Namespaces) {
 		return misfit("its processes want the namespaces %q from outside, and this container has %q", contents.Namespaces, pinned)
 	}
+	if !contents.IDMaps.Alike(g.pins.IDMaps) {
+		return misfit("it has other users than this container in its user namespace: %v, and %v here", contents.IDMaps, g.pins.IDMaps)
+	}
 	here, err := g.pins.MountTable(g.c.Pid(), maskedPaths(spec))
 	if err != nil {
 		return err

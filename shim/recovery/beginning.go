@@ -212,8 +212,11 @@ func (g *guard) StartInstead(*lifecycle.Container) lifecycle.StartFunc {
 // created, and protects them from there on.
 func (g *guard) startFromImage(ctx context.Context, stdio *lifecycle.Stdio) (int, error) {
 	b, begun := g.begin, time.Now()
-	if err := g.rollback(rung{from: b.cp}); err != nil {
+	if err := g.neighbours.sharing(); err != nil {
 		return 0, err
+	}
+	if err := g.files.rollback(g.ctx, b.cp.dir, newOwners(b.contents.IDMaps, g.pins.IDMaps)); err != nil {
+		return 0, fmt.Errorf("%s: %w", b.image, err)
 	}
 	o := g.restoreOptions(b.cp, stdio)
 	o.Moved, o.Unconnected = true, !b.inherited

@@ -121,15 +121,19 @@ func (f *files) sync(dir string) error {
 // rollback puts all trees back to what they were at the checkpoint in src. The
 // container is dead. The overlay is taken away while its upper directory
 // changes under it: the kernel leaves the result undefined otherwise.
-func (f *files) rollback(ctx context.Context, src string) error {
+//
+// owners is for a checkpoint of a container that had other users.
+func (f *files) rollback(ctx context.Context, src string, owners *layer.Owners) error {
 	for i, t := range f.trees {
 		snap := filepath.Join(src, t.name)
-		same, err := layer.Same(snap, t.dir)
-		if err != nil {
-			return fmt.Errorf("roll back %s: %w", t.dir, err)
-		}
-		if same {
-			continue
+		if owners == nil {
+			same, err := layer.Same(snap, t.dir)
+			if err != nil {
+				return fmt.Errorf("roll back %s: %w", t.dir, err)
+			}
+			if same {
+				continue
+			}
 		}
 		if t.volume.ofPod() {
 			pid, err := userOf(t.dir)
@@ -141,9 +145,10 @@ func (f *files) rollback(ctx context.Context, src string) error {
 			}
 		}
 		back := func() error {
-			_, err := layer.Rollback(ctx, snap, t.dir)
+			_, err := layer.RollbackAs(ctx, snap, t.dir, owners)
 			return err
 		}
+		var err error
 		if i == 0 && f.upper {
 			err = f.unmounted(back)
 		} else {

@@ -329,9 +329,9 @@ func (g *guard) rollback(w rung) error {
 		return err
 	}
 	if w.from == nil {
-		return g.files.rollback(g.ctx, g.genesis())
+		return g.files.rollback(g.ctx, g.genesis(), nil)
 	}
-	return g.files.rollback(g.ctx, w.from.dir)
+	return g.files.rollback(g.ctx, w.from.dir, nil)
 }
 
 // restore makes the container's processes, with what stands ready for it or

@@ -84,24 +84,32 @@ func overBudget(t *T) {
 	l := t.drive(p.ip, 6379, 5, 200)
 	time.Sleep(500 * time.Millisecond)
 	t.worst("recovery_ms", p.kill("redis"))
-	first := p.containerID("redis")
-	proc, err := os.FindProcess(p.init("redis"))
+	p = p.exceed("redis")
+	t.check(p.runID() == run, "the new container runs another Redis")
+	t.finish(l)
+	t.worst("recovery_ms", p.protected("redis").Recoveries[0].TotalMS)
+}
+
+// exceed crashes a container that has used up its budget, and waits for the next
+// one in the pod, which resumes.
+func (p *pod) exceed(container string) *pod {
+	t := p.t
+	first := p.containerID(container)
+	proc, err := os.FindProcess(p.init(container))
 	t.must(err)
 	t.must(proc.Kill())
 	t.await(func(context.Context) error {
-		if n := p.restarts("redis"); n != "1" || p.containerID("redis") == first {
+		if n := p.restarts(container); n != "1" || p.containerID(container) == first {
 			return fmt.Errorf("restart count is %s", n)
 		}
 		return nil
 	})
-	exit := p.field(`.status.containerStatuses[?(@.name=="redis")].lastState.terminated.exitCode`)
+	exit := p.field(`.status.containerStatuses[?(@.name=="` + container + `")].lastState.terminated.exitCode`)
 	t.check(exit == "137", "exit code is %s", exit)
-	p = t.ready(ns, p.name)
-	s := p.protected("redis")
+	next := t.ready(p.ns, p.name)
+	s := next.protected(container)
 	t.check(strings.Contains(s.RestoredFrom, first), "restored from %q, not resumed because of %q", s.RestoredFrom, s.NotResumed)
-	t.check(p.runID() == run, "the new container runs another Redis")
-	t.finish(l)
-	t.worst("recovery_ms", s.Recoveries[0].TotalMS)
+	return next
 }
 
 // upgrade replaces the shim under a running pod, which keeps the old one.

@@ -3,6 +3,7 @@ package cases
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -163,6 +164,69 @@ func userNamespace(t *T) {
 	r := t.finish(l)
 	t.figures["acknowledged"] = float64(r.Acknowledged)
 	t.worst("stall_ms", r.LatencyMS.Max)
+	t.check(p.restarts("redis") == "0", "restart count is %s", p.restarts("redis"))
+}
+
+// userNamespaceSuccessors: what takes the place of a container with a user
+// namespace resumes, in the same pod and in the next, whose users are others.
+func userNamespaceSuccessors(t *T) {
+	ns := t.namespace()
+	set := fmt.Sprintf(statefulSet, `, crsc.io/restore-across-pods: "true", crsc.io/recovery-budget: 1/10m`, `args: ["--appendonly", "yes"]`)
+	t.apply(ns, strings.Replace(set, "runtimeClassName: crsc", "runtimeClassName: crsc\n      hostUsers: false", 1))
+	p := t.only(ns, "app=redis")
+	p.protected("redis")
+	run, who := p.runID(), p.users()
+	p.counts(1)
+	t.worst("recovery_ms", p.kill("redis"))
+	p = p.exceed("redis")
+	t.check(p.runID() == run, "the new container runs another Redis")
+	p.counts(2)
+	next := p.replaced()
+	t.check(next.runID() == run, "the new pod runs another Redis: %s", next.protected("redis").NotResumed)
+	t.check(next.users() != who, "the new pod has the users of the old one: nothing is tested")
+	next.protected("redis")
+	next.counts(3)
+	t.worst("recovery_ms", next.kill("redis"))
+	next.counts(4)
+}
+
+// counts makes a Redis count, and waits for the checkpoint that has it: what an
+// exec has asked for is not journaled.
+func (p *pod) counts(want int) {
+	last := p.status("redis").Checkpoints.Last.Sequence
+	got := p.redis("incr", "n")
+	p.t.check(got == strconv.Itoa(want), "it counts %s, and %d is next", got, want)
+	p.t.await(func(context.Context) error {
+		if c := p.status("redis").Checkpoints; c.Last.Sequence <= last+1 {
+			return fmt.Errorf("no checkpoint after %d: %s", last, c.LastError)
+		}
+		return nil
+	})
+}
+
+// terminal kills a Redis with a terminal under load.
+func terminal(t *T) {
+	ns := t.namespace()
+	t.apply(ns, head+`
+  containers:
+  - name: redis
+    image: `+redisImage+`
+    imagePullPolicy: IfNotPresent
+    tty: true
+    stdin: true
+    readinessProbe: {exec: {command: [redis-cli, ping]}, periodSeconds: 1}
+`)
+	p := t.ready(ns, "p")
+	p.protected("redis")
+	l := t.drive(p.ip, 6379, 5, 500)
+	for range 3 {
+		time.Sleep(time.Second)
+		t.worst("recovery_ms", p.kill("redis"))
+	}
+	t.finish(l)
+	const line = "Ready to accept connections"
+	logs := t.kubectl("logs", "-n", ns, "p")
+	t.check(strings.Count(logs, line) == 1, "the log has %q %d times", line, strings.Count(logs, line))
 	t.check(p.restarts("redis") == "0", "restart count is %s", p.restarts("redis"))
 }
 

@@ -26,6 +26,8 @@ func table() []testCase {
 		{"host-network", hostNetwork},
 		{"host-pid", hostPID},
 		{"user-namespace", userNamespace},
+		{"user-namespace-successors", userNamespaceSuccessors},
+		{"terminal", terminal},
 		{"malformed-annotation", refused},
 		{"tenants", tenants},
 		{"over-budget", overBudget},
