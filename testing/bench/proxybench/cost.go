@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,6 +51,29 @@ func (t *target) processorTime() (float64, error) {
 		return 0, nil
 	}
 	return processorTime(t.pid)
+}
+
+// restingTime is processorTime when the proxy has closed what the load's program has
+// left to it: with thousands of connections that is a good part, and how much of it is
+// done when the program ends is chance.
+func (t *target) restingTime() (float64, error) {
+	const (
+		window = 20 * time.Millisecond
+		rest   = 0.5e-3 // seconds of processor time in a window
+	)
+	before, err := t.processorTime()
+	for end := time.Now().Add(5 * time.Second); err == nil && t.pid != 0; {
+		time.Sleep(window)
+		now, nowErr := t.processorTime()
+		if nowErr != nil || now-before < rest {
+			return now, nowErr
+		}
+		if time.Now().After(end) {
+			return 0, fmt.Errorf("the proxy of %s does not come to rest", t.title)
+		}
+		before = now
+	}
+	return before, err
 }
 
 // residentKiB is a process's resident memory.

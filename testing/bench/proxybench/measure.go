@@ -32,7 +32,7 @@ func (s *series) add(r run) {
 
 // addCost adds what the target's proxy has used since before, in seconds.
 func (s *series) addCost(t *target, before float64, requests int) error {
-	after, err := t.processorTime()
+	after, err := t.restingTime()
 	if err == nil && t.pid != 0 {
 		s.cpu = append(s.cpu, (after-before)*1e6/float64(requests))
 	}
