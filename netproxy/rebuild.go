@@ -30,6 +30,8 @@ type replayState struct {
 	quiet     struct {    // when anything moved last, and when that was looked at
 		at            uint64
 		since, looked time.Time
+		asked         time.Time // when Idle was, and what it said
+		asleep        bool
 	}
 	passed int // steps passed over while the application asks what has no record
 	reset  int // connections on which it did

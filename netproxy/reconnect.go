@@ -117,9 +117,10 @@ const aheadAfter = 50 * time.Millisecond
 // has waited for long. Its own step, when it comes, finds it done. It is needed
 // when the record says of the input that the present step depends on that it was
 // taken later, or not at all: with the serial order source a crash can come
-// between taking and seeing.
+// between taking and seeing; and answers are not read in the order in which locks
+// were given back.
 func (p *Proxy) feedAhead() {
-	if !p.src.Serial() || p.serialNow != nil || time.Since(p.rep.begun) < aheadAfter {
+	if !p.src.Serial() && !p.rep.plan.Arranged || p.serialNow != nil || time.Since(p.rep.begun) < aheadAfter {
 		return
 	}
 	p.rep.begun = time.Now()

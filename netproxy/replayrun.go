@@ -25,6 +25,9 @@ var (
 const (
 	// StallAfter bounds the wait for one step of a replay.
 	StallAfter = 15 * time.Second
+	// sleepMargin is how much longer than the recorded time an application may sleep
+	// in one step: what it had waited for by a timer came within that time.
+	sleepMargin = 500 * time.Millisecond
 	// dialTimeout bounds the handshake of one leg over loopback.
 	dialTimeout = time.Second
 	// ghostLife is how long the leg of a client that is gone may wait for the
@@ -62,6 +65,7 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		}
 		start, before := time.Now(), p.Stats()
 		p.phase, p.rep.tolerate = replaying, tolerate
+		p.rep.quiet.since = start
 		p.down.Store(false)
 		for id, peer := range p.rep.peers {
 			if c := p.rep.conns[id]; c != nil && c.legFD >= 0 {
@@ -141,6 +145,9 @@ func (p *Proxy) step(s *replay.Step) error {
 	case replay.Feed:
 		if err := p.await(c, s.Upto, 0); err != nil {
 			return fmt.Errorf("input of connection %d up to %d: %w", c.id, s.Upto, err)
+		}
+		if err := p.awaitAnswer(c, s.Answer); err != nil {
+			return err
 		}
 	case replay.Tail:
 		if p.src.Serial() && c.in.empty() {
@@ -278,9 +285,10 @@ func (p *Proxy) await(c *conn, consumed, out uint64) error {
 		if i >= spinTurns {
 			p.feedAhead()
 			wait = 50
+			now := time.Now()
 			if deadline.IsZero() {
-				deadline = time.Now().Add(p.stallLimit())
-			} else if time.Now().After(deadline) {
+				deadline = now.Add(p.stallLimit())
+			} else if now.After(deadline) || p.asleep(now) {
 				if !p.rep.tolerate {
 					return fmt.Errorf("%w%s", ErrStalled, p.upstreamState())
 				}
@@ -295,6 +303,31 @@ func (p *Proxy) await(c *conn, consumed, out uint64) error {
 			return err
 		}
 	}
+}
+
+// awaitAnswer waits for the answer to what was fed, for as long as the application
+// is at work. One that sleeps may need for it what comes next.
+func (p *Proxy) awaitAnswer(c *conn, out uint64) error {
+	begun := time.Now()
+	for c.outPos < out && !ended(c) && !c.diverged {
+		if now := time.Now(); now.Sub(begun) > aheadQuiet && p.still(now, aheadQuiet) {
+			return nil
+		}
+		if err := p.turn(50); err != nil {
+			return err
+		}
+		if err := p.checkReplay(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// asleep reports that what the present step waits for does not come: every thread of
+// the application has slept for longer than the record spans.
+func (p *Proxy) asleep(now time.Time) bool {
+	limit := p.rep.plan.Span + sleepMargin
+	return p.opts.Idle != nil && now.Sub(p.rep.since) > limit && p.still(now, limit)
 }
 
 // checkReplay ends a replay that has lost its sense.

@@ -221,15 +221,19 @@ func (p *Proxy) awaitUpstream(waiting func() bool) error {
 // still reports that nothing has moved for a while and the application sleeps.
 func (p *Proxy) still(now time.Time, limit time.Duration) bool {
 	q := &p.rep.quiet
-	if now.Sub(q.looked) < aheadQuiet/4 {
+	if now.Sub(q.looked) >= aheadQuiet/4 {
+		q.looked = now
+		if at := p.position(); at != q.at || p.egress != nil && p.egress.askers.busy() || p.handshaking() {
+			q.at, q.since = at, now
+		}
+	}
+	if now.Sub(q.since) < limit {
 		return false
 	}
-	q.looked = now
-	if at := p.position(); at != q.at || p.egress.askers.busy() || p.handshaking() {
-		q.at, q.since = at, now
-		return false
+	if now.Sub(q.asked) >= aheadQuiet/4 {
+		q.asked, q.asleep = now, p.opts.Idle == nil || p.opts.Idle()
 	}
-	return now.Sub(q.since) >= limit && (p.opts.Idle == nil || p.opts.Idle())
+	return q.asleep
 }
 
 // answerAhead answers the earliest request whose answer is not due yet, and

@@ -185,7 +185,7 @@ func (p *Proxy) checkAsked() error {
 				continue
 			}
 			if !p.rep.tolerate {
-				return fmt.Errorf("%w: what the application writes to %s is in no record", ErrDiverged, dest)
+				return fmt.Errorf("%w: what the application writes to %s is in no record%s", ErrDiverged, dest, p.upstreamState())
 			}
 			p.opts.Log.WithFields(connFields(v)).Error("netproxy: request that has no record; reset")
 			p.stats.differing.Add(1)

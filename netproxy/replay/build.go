@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +33,7 @@ func Build(r RecordReader, table *Table, sockets map[uint32]Socket) (*Plan, erro
 		b.seed(table, sockets)
 	}
 	var rec journal.Record
+	var first time.Time
 	for {
 		err := r.Next(&rec)
 		if errors.Is(err, io.EOF) {
@@ -41,6 +43,12 @@ func Build(r RecordReader, table *Table, sockets map[uint32]Socket) (*Plan, erro
 			return nil, fmt.Errorf("replay: %w", err)
 		}
 		b.plan.Records++
+		if first.IsZero() && rec.Position >= b.mark {
+			first = rec.Time
+		}
+		if !first.IsZero() {
+			b.plan.Span = max(b.plan.Span, rec.Time.Sub(first))
+		}
 		if err := b.take(&rec); err != nil {
 			return nil, err
 		}
@@ -125,6 +133,12 @@ func (b *builder) take(rec *journal.Record) error {
 	return nil
 }
 
+// step adds one that the present record is the reason of.
+func (b *builder) step(s Step) {
+	s.seq = b.plan.Records
+	b.plan.Steps = append(b.plan.Steps, s)
+}
+
 func (b *builder) open(rec *journal.Record) {
 	o := &rec.Open
 	if b.plan.Conns[o.Conn] != nil {
@@ -146,7 +160,7 @@ func (b *builder) open(rec *journal.Record) {
 		b.plan.Outgoing = append(b.plan.Outgoing, c)
 		return
 	}
-	b.plan.Steps = append(b.plan.Steps, Step{Kind: Open, Conn: c})
+	b.step(Step{Kind: Open, Conn: c})
 }
 
 func (b *builder) input(c *Conn, rec *journal.Record) error {
@@ -167,7 +181,7 @@ func (b *builder) input(c *Conn, rec *journal.Record) error {
 func (b *builder) consumed(c *Conn, upto uint64) {
 	if upto == 0 && c.Opening {
 		c.Opening = false
-		b.plan.Steps = append(b.plan.Steps, Step{Kind: Connect, Conn: c})
+		b.step(Step{Kind: Connect, Conn: c})
 	}
 	if upto <= c.consumed {
 		return
@@ -182,7 +196,7 @@ func (b *builder) consumed(c *Conn, upto uint64) {
 			return
 		}
 	}
-	b.plan.Steps = append(b.plan.Steps, Step{Kind: Feed, Conn: c, From: from, Upto: upto, Gate: g})
+	b.step(Step{Kind: Feed, Conn: c, From: from, Upto: upto, Gate: g})
 }
 
 // shutIfDue places the client's FIN right behind the consumption of the last
@@ -190,7 +204,7 @@ func (b *builder) consumed(c *Conn, upto uint64) {
 func (b *builder) shutIfDue(c *Conn) {
 	if c.shutAt && c.consumed >= c.end() {
 		c.shutAt = false
-		b.plan.Steps = append(b.plan.Steps, Step{Kind: Shut, Conn: c, Upto: c.end()})
+		b.step(Step{Kind: Shut, Conn: c, Upto: c.end()})
 	}
 }
 
@@ -216,7 +230,7 @@ func (b *builder) urgent(c *Conn, at uint64) {
 	}
 	c.Urgent = append(c.Urgent, at)
 	if at >= c.consumed {
-		b.plan.Steps = append(b.plan.Steps, Step{Kind: Urge, Conn: c, From: c.consumed, Upto: at + 1, Gate: c.gateFor(at + 1)})
+		b.step(Step{Kind: Urge, Conn: c, From: c.consumed, Upto: at + 1, Gate: c.gateFor(at + 1)})
 	}
 }
 
@@ -226,7 +240,7 @@ func (b *builder) failed(c *Conn, errno unix.Errno) {
 		return
 	}
 	c.Opening, c.Ended = false, true
-	b.plan.Steps = append(b.plan.Steps, Step{Kind: Fail, Conn: c, Errno: errno})
+	b.step(Step{Kind: Fail, Conn: c, Errno: errno})
 }
 
 func (b *builder) close(c *Conn, rec *journal.Record) {
@@ -247,7 +261,7 @@ func (b *builder) close(c *Conn, rec *journal.Record) {
 		return
 	}
 	if rec.Close == journal.RST {
-		b.plan.Steps = append(b.plan.Steps, Step{Kind: Reset, Conn: c})
+		b.step(Step{Kind: Reset, Conn: c})
 		c.reset = len(b.plan.Steps)
 		return
 	}
@@ -270,7 +284,7 @@ func (b *builder) tail(c *Conn) {
 		if upto <= from {
 			upto = c.end()
 		}
-		b.plan.Steps = append(b.plan.Steps, Step{Kind: Tail, Conn: c, From: from, Upto: upto, Gate: out})
+		b.step(Step{Kind: Tail, Conn: c, From: from, Upto: upto, Gate: out})
 		from = upto
 	}
 }
@@ -295,7 +309,7 @@ func (b *builder) finish() {
 	}
 	for _, c := range b.plan.Conns {
 		if c.shutAt {
-			b.plan.Steps = append(b.plan.Steps, Step{Kind: Shut, Conn: c, Upto: c.end()})
+			b.step(Step{Kind: Shut, Conn: c, Upto: c.end()})
 		}
 		// The application can take input that was queued when the RST came;
 		// what it never took must not reach it.

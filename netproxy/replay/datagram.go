@@ -19,7 +19,7 @@ func (b *builder) datagram(rec *journal.Record) {
 	case journal.TypeDatagramTaken:
 		if d := b.datagrams[rec.Of]; d != nil && !d.taken {
 			d.taken = true
-			b.plan.Steps = append(b.plan.Steps, Step{Kind: Receive, Datagram: d})
+			b.step(Step{Kind: Receive, Datagram: d})
 		}
 	case journal.TypeDatagramSent:
 		if rec.Position >= b.mark {

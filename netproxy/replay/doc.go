@@ -15,4 +15,8 @@
 // an output was consumed after the input that caused the output. Within a
 // connection a step also waits for the output that the client had been sent
 // when it sent the input (Step.Gate).
+//
+// Where sessions wait for each other's locks, that does not say who had a lock first.
+// If a replay comes to a standstill, or out differently, its plan can be made to go by
+// the order of answers as well (Plan.ByAnswers).
 package replay

@@ -3,6 +3,7 @@ package replay
 import (
 	"net/netip"
 	"sort"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -122,6 +123,11 @@ type Step struct {
 	Upto     uint64     // input offset
 	Gate     uint64     // output offset that must have been produced again before
 	Errno    unix.Errno // Fail
+	// Answer is the output offset up to which the input was answered, if the plan
+	// is Arranged; 0: it was not.
+	Answer uint64
+
+	seq int // of the record, as Output.Seq
 }
 
 // Conn is one connection of a plan.
@@ -223,4 +229,8 @@ type Plan struct {
 	NextID  uint32
 	Records int   // journal records that were read
 	Bytes   int64 // input bytes that will be fed
+	// Span is the time in which the records came.
+	Span time.Duration
+	// Arranged: the steps are in the order of answers (ByAnswers).
+	Arranged bool
 }

@@ -42,24 +42,27 @@ type guard struct {
 	// safeVolumes are the paths of writable volumes that are left alone.
 	safeVolumes []string
 	neighbours  neighbours
-	journal     *journal.Journal
-	proxy       *netproxy.Proxy
-	tenant      *tenant      // of the proxy
-	key         *journal.Key // of the journal; nil: it is not encrypted
-	store       *store
-	usage       memoryFiles // of the container's cgroup
-	netns       *os.File
-	procs       *processes
-	images      *publisher // nil: checkpoints are not published
-	control     *control.Server
-	begin       *beginning     // nil: the container begins with its program
-	filters     [][]byte       // of the created container; nil: not asked yet
-	kept        *redirect.Kept // addresses of the pod before; nil: none
-	self        *inheritance   // what a successor is compared with; nil: it leaves nothing
-	factory     *Factory
-	seat        string      // in the pod; empty: the container is in none
-	legacy      *estate     // what the container before it has left, until it is taken over
-	resumes     *succession // nil: nothing was taken over
+	// haveAnswers: the last plan could be arranged by answers. byAnswers: that had
+	// to be done to recover.
+	haveAnswers, byAnswers bool
+	journal                *journal.Journal
+	proxy                  *netproxy.Proxy
+	tenant                 *tenant      // of the proxy
+	key                    *journal.Key // of the journal; nil: it is not encrypted
+	store                  *store
+	usage                  memoryFiles // of the container's cgroup
+	netns                  *os.File
+	procs                  *processes
+	images                 *publisher // nil: checkpoints are not published
+	control                *control.Server
+	begin                  *beginning     // nil: the container begins with its program
+	filters                [][]byte       // of the created container; nil: not asked yet
+	kept                   *redirect.Kept // addresses of the pod before; nil: none
+	self                   *inheritance   // what a successor is compared with; nil: it leaves nothing
+	factory                *Factory
+	seat                   string      // in the pod; empty: the container is in none
+	legacy                 *estate     // what the container before it has left, until it is taken over
+	resumes                *succession // nil: nothing was taken over
 
 	// ctx lives as long as the guard; wg are its goroutines.
 	ctx    context.Context

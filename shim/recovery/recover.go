@@ -28,12 +28,16 @@ const downLimit = 5 * time.Second
 type rung struct {
 	from     *checkpoint // nil: a fresh start and the whole journal
 	tolerate bool        // connections that come out differently are reset
+	answers  bool        // input in the order in which it was answered
 }
 
 func (r rung) String() string {
 	s := "the start of the container"
 	if r.from != nil {
 		s = fmt.Sprintf("checkpoint %d", r.from.seq)
+	}
+	if r.answers {
+		s += ", in the order of answers"
 	}
 	if r.tolerate {
 		s += ", tolerating differences"
@@ -55,7 +59,13 @@ func (g *guard) ladder() []rung {
 	}
 	ways = append(ways, suspected...)
 	if len(ways) > 0 {
-		ways = append(ways, rung{from: ways[0].from, tolerate: true})
+		best := ways[0].from
+		at := 1
+		if g.byAnswers {
+			at = 0
+		}
+		ways = slices.Insert(ways, at, rung{from: best, answers: true})
+		ways = append(ways, rung{from: best, tolerate: true})
 	}
 	if g.reachesStart() {
 		ways = append(ways, rung{}, rung{tolerate: true})
@@ -130,7 +140,7 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 	var errs []error
 	diverged := false
 	for i, w := range ways {
-		if w.tolerate && !diverged {
+		if w.tolerate && !diverged || w.answers && !(g.haveAnswers && (diverged || g.byAnswers)) {
 			continue // it would fail in the same way again
 		}
 		st.Attempts++
@@ -142,6 +152,7 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 				return derr
 			}
 			if done {
+				g.byAnswers = w.answers
 				st.TotalMS = status.Milliseconds(time.Since(e.At))
 				return nil
 			}
@@ -298,8 +309,20 @@ func (g *guard) plan(w rung) (*replay.Plan, map[uint32]tcprepair.Peer, error) {
 	}
 	defer r.Close()
 	plan, err := replay.Build(r, table, offsets)
-	return plan, peers, err
+	if err != nil {
+		return nil, nil, err
+	}
+	if g.haveAnswers = plan.HasAnswers(); w.answers {
+		if !g.haveAnswers {
+			return nil, nil, errNoAnswers
+		}
+		plan.ByAnswers()
+	}
+	return plan, peers, nil
 }
+
+// errNoAnswers is returned for a way that only suits servers.
+var errNoAnswers = errors.New("the application has connections or datagrams of its own, whose order is not that of answers")
 
 // awaitDown waits until no process of the dead container is left: their files
 // and sockets would be in the way. The kernel kills them with the init of

@@ -178,9 +178,7 @@ func pgbench(ctx context.Context, r *runner) (string, error) {
 	}
 	flags := []string{"--no-vacuum", "-c", "8", "-j", "2", "-t", "100"}
 	if r.killed {
-		// Thirteen seconds. Without the rows that all sessions lock: which session
-		// gets such a lock is not known to a replay.
-		flags = append(flags, "--rate", "60", "--builtin", "simple-update")
+		flags = append(flags, "--rate", "60") // thirteen seconds
 	}
 	// With its connections open: a session begins with a random key.
 	calmed := r.strike(ctx, 3*time.Second)

@@ -1,0 +1,117 @@
+package replay
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"sort"
+
+	"github.com/crsc-io/crsc/journal"
+)
+
+// HasAnswers says whether the plan may go by them (ByAnswers): what the
+// application writes to a server that it has connected to is no answer.
+func (p *Plan) HasAnswers() bool {
+	for _, c := range p.Conns {
+		if c.Direction == journal.Out {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Conn == nil })
+}
+
+// ByAnswers gives the application one request after the other, in the order in which
+// they were answered, in place of that in which it took them: where sessions wait for
+// each other, for a lock of a database, who had it first is in no other record. A
+// request that was overtaken, by others that were taken and answered meanwhile, had
+// waited for something; one that was under way when it was answered may be what gave
+// the lock back, and comes before it. What was not answered comes last.
+func (p *Plan) ByAnswers() {
+	requests := p.requests()
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.Kind == Feed {
+			s.Answer = requests[i].end
+		}
+	}
+	turn := p.turns(requests)
+	order := make([]int, len(p.Steps))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(turn[a], turn[b]) })
+	steps := make([]Step, len(p.Steps))
+	for i, k := range order {
+		steps[i] = p.Steps[k]
+	}
+	p.Steps, p.Arranged = steps, true
+}
+
+// request is a step's input, taken at one time and answered at another: seqs.
+type request struct {
+	taken, answered int
+	end             uint64 // output offset of the answer; 0: there is none
+	overtaken       bool
+}
+
+// requests describes the input of each step.
+func (p *Plan) requests() []request {
+	list := make([]request, len(p.Steps))
+	var answers []int // indices of requests, by the time of their answers
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		list[i] = request{taken: s.seq, answered: math.MaxInt}
+		if s.Kind != Feed {
+			continue
+		}
+		outs := s.Conn.Outputs
+		if k := sort.Search(len(outs), func(k int) bool { return outs[k].Seq > s.seq }); k < len(outs) {
+			list[i].answered, list[i].end = outs[k].Seq, outs[k].End()
+		}
+		answers = append(answers, i)
+	}
+	slices.SortFunc(answers, func(a, b int) int { return cmp.Compare(list[a].answered, list[b].answered) })
+	for at, i := range answers {
+		for _, k := range slices.Backward(answers[:at]) {
+			if list[k].answered < list[i].taken {
+				break
+			}
+			if list[k].end > 0 && list[k].taken > list[i].taken && p.Steps[k].Conn != p.Steps[i].Conn {
+				list[i].overtaken = true
+				break
+			}
+		}
+	}
+	return list
+}
+
+// turns says where each step comes: twice the seq, and one less for what comes before.
+func (p *Plan) turns(requests []request) []int {
+	var freed []request // those that were overtaken, by the time of their answers
+	for _, r := range requests {
+		if r.overtaken && r.end > 0 {
+			freed = append(freed, r)
+		}
+	}
+	slices.SortFunc(freed, func(a, b request) int { return cmp.Compare(a.answered, b.answered) })
+	turn := make([]int, len(requests))
+	last := map[*Conn]int{}
+	for i, r := range requests {
+		s := &p.Steps[i]
+		switch {
+		case s.Kind != Feed:
+			turn[i] = 2 * r.taken
+		default:
+			turn[i] = 2 * min(r.answered, math.MaxInt/2)
+			if r.overtaken {
+				break
+			}
+			k := sort.Search(len(freed), func(k int) bool { return freed[k].answered > r.taken })
+			if k < len(freed) && freed[k].answered < r.answered {
+				turn[i] = 2*freed[k].answered - 1
+			}
+		}
+		turn[i] = max(turn[i], last[s.Conn])
+		last[s.Conn] = turn[i]
+	}
+	return turn
+}
