@@ -24,7 +24,6 @@ const feedLimit = time.Second
 // what nobody has taken at a checkpoint could not be known otherwise.
 type tty struct {
 	master *os.File // nil: hung up from the beginning
-	typist *os.File // the same, for input alone
 	slave  *os.File
 	index  int // of the terminal, in the container
 	conn   syscall.RawConn
@@ -63,9 +62,6 @@ func newTTY(master *os.File) (_ *tty, err error) {
 	}
 	t.slave = os.NewFile(peer, "slave")
 	if t.master, err = duplicate(fd); err != nil {
-		return nil, err
-	}
-	if t.typist, err = duplicate(fd); err != nil {
 		return nil, err
 	}
 	if t.conn, err = t.master.SyscallConn(); err != nil {
@@ -213,10 +209,10 @@ func (t *tty) done() bool {
 
 // write implements inlet.
 func (t *tty) write(b []byte) (int, error) {
-	if t.typist == nil {
+	if t.master == nil {
 		return 0, os.ErrClosed
 	}
-	return t.typist.Write(b)
+	return t.master.Write(b)
 }
 
 // retire implements inlet.
@@ -224,7 +220,7 @@ func (t *tty) retire() []byte {
 	if t.master == nil {
 		return nil
 	}
-	_ = closeFile(t.typist)
+	_ = t.master.SetWriteDeadline(time.Now())
 	t.flush()
 	left, err := t.unread()
 	if err != nil {
@@ -282,9 +278,9 @@ func (t *tty) feed(b []byte) error {
 		if err = unix.IoctlSetTermios(int(fd), unix.TCSETS, &silent); err != nil {
 			return
 		}
-		_ = t.typist.SetWriteDeadline(time.Now().Add(feedLimit))
-		_, err = t.typist.Write(b)
-		_ = t.typist.SetWriteDeadline(time.Time{})
+		_ = t.master.SetWriteDeadline(time.Now().Add(feedLimit))
+		_, err = t.master.Write(b)
+		_ = t.master.SetWriteDeadline(time.Time{})
 		t.flush()
 		err = errors.Join(err, unix.IoctlSetTermios(int(fd), unix.TCSETS, was))
 	})
@@ -322,7 +318,7 @@ func (t *tty) resize(size *unix.Winsize) error {
 // up.
 func (t *tty) close() error {
 	var errs []error
-	for _, f := range []*os.File{t.slave, t.typist, t.master} {
+	for _, f := range []*os.File{t.slave, t.master} {
 		if f != nil {
 			errs = append(errs, closeFile(f))
 		}
