@@ -10,7 +10,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/protobuf"
 	"github.com/containerd/containerd/v2/pkg/protobuf/types"
 	"github.com/containerd/containerd/v2/pkg/stdio"
-	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
 
 	"github.com/crsc-io/crsc/shim/lifecycle"
@@ -42,7 +41,7 @@ func (s *Service) do(id string, fn func(*lifecycle.Container) error) error {
 	if err == nil {
 		err = fn(c)
 	}
-	return errgrpc.ToGRPC(err)
+	return toGRPC(err)
 }
 
 // done is do for requests that are answered with nothing.
@@ -69,7 +68,7 @@ func (s *Service) Create(ctx context.Context, r *api.CreateTaskRequest) (*api.Cr
 	}
 	c, err := s.supervisor.Create(ctx, req)
 	if err != nil {
-		return nil, errgrpc.ToGRPC(err)
+		return nil, toGRPC(err)
 	}
 	return &api.CreateTaskResponse{Pid: uint32(c.Pid())}, nil
 }

@@ -32,7 +32,8 @@ type Env struct {
 	StateDir  string // state_dir of the shims
 	ToolsDir  string // where testing/env/install puts binaries
 
-	first []string // directories whose programs go before those of ToolsDir
+	instance string
+	first    []string // directories whose programs go before those of ToolsDir
 }
 
 // WithTools returns the environment with other programs: what is in one of the
@@ -55,6 +56,10 @@ func (e *Env) tool(name string) string {
 	return filepath.Join(e.ToolsDir, name)
 }
 
+// InstanceVariable is the environment variable that names the instance to whoever
+// runs in one.
+const InstanceVariable = "CRSC_ENV_INSTANCE"
+
 // Locate finds the environment of the clone that the environment variable
 // CRSC_CLONE names, else of the one around the working directory. The
 // instance keeps several of them apart; it has at most 12 characters a-z0-9.
@@ -73,7 +78,7 @@ func Locate(instance string) (*Env, error) {
 	}
 	dir := filepath.Join(os.TempDir(), name)
 	e := &Env{
-		Root: root, Dir: dir, Name: name, Namespace: name,
+		Root: root, Dir: dir, Name: name, Namespace: name, instance: instance,
 		Address:  filepath.Join(dir, "containerd.sock"),
 		StateDir: filepath.Join(dir, "crsc"),
 		ToolsDir: filepath.Join(CacheDir(), "bin"),
@@ -144,6 +149,7 @@ func (e *Env) Environ() []string {
 		"CONTAINERD_NAMESPACE": e.Namespace,
 		"PATH":                 e.Path(),
 		"CRSC_CONFIG":          e.configFile(),
+		InstanceVariable:       e.instance,
 		"CRSC_CLIENT_NETNS":    client.Path,
 		"CRSC_POD_NETNS":       pod.Path,
 		"CRSC_POD_IP4":         pod.IP4.String(),

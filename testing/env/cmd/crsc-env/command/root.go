@@ -17,7 +17,7 @@ func (s ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)
 
 // Root returns the command tree.
 func Root() *cobra.Command {
-	instance := os.Getenv("CRSC_ENV_INSTANCE")
+	instance := os.Getenv(env.InstanceVariable)
 	root := &cobra.Command{
 		Use:           "env",
 		Short:         "A private containerd and network for tests and the demo",
