@@ -22,7 +22,7 @@ const idle = 4 * time.Second
 
 // Benchmark implements bench.Benchmark.
 type Benchmark struct {
-	runs, execs, shims int
+	runs, execs, shims, pods int
 }
 
 // Name implements bench.Benchmark.
@@ -32,23 +32,26 @@ func (b *Benchmark) Name() string { return "parity" }
 func (b *Benchmark) Flags(f *flag.FlagSet) {
 	f.IntVar(&b.runs, "runs", 25, "containers to run to their end, of each runtime")
 	f.IntVar(&b.execs, "execs", 50, "execs, of each runtime")
-	f.IntVar(&b.shims, "shims", 3, "shims whose memory is looked at, of each runtime")
+	f.IntVar(&b.shims, "shims", 3, "shims whose memory is looked at, of each runtime, and as many of pods")
+	f.IntVar(&b.pods, "pods", 40, "pods to start through the CRI, of each runtime; their execs are -execs too; 0: none")
 }
 
 // pair holds what was measured in turn: with the stock shim and with ours.
-type pair struct{ stock, ours bench.Sample }
+type pair struct{ Stock, Ours bench.Sample }
 
-func (p *pair) of(runtime string) *bench.Sample {
-	if runtime == env.RuntimeCRSC {
-		return &p.ours
+// of selects one by the name of a runtime or of a handler.
+func (p *pair) of(name string) *bench.Sample {
+	if name == env.RuntimeCRSC || name == handlerOurs {
+		return &p.Ours
 	}
-	return &p.stock
+	return &p.Stock
 }
 
 // outcome is everything that is measured.
 type outcome struct {
 	run, exec           pair // in milliseconds
 	fresh, used, usedRS pair // in MB: PSS before and after the execs, RSS after
+	pods                podFigures
 }
 
 // Run implements bench.Benchmark.
@@ -73,6 +76,14 @@ func (b *Benchmark) Run(ctx context.Context, rig *bench.Rig, out *bench.Results)
 		if err := m.look(ctx, i, b.execs/b.shims); err != nil {
 			return err
 		}
+	}
+	if b.pods > 0 {
+		rig.Say("%d pods of each runtime through the CRI", b.pods)
+		pods, err := measurePods(ctx, podOptions{pods: b.pods, execs: b.execs, shims: b.shims, stock: m.stock})
+		if err != nil {
+			return err
+		}
+		m.o.pods = *pods
 	}
 	m.o.report(out)
 	return nil
@@ -157,6 +168,11 @@ func (m *measurement) memory(id string, pss, rss *bench.Sample) error {
 	if err != nil {
 		return err
 	}
+	return memory(pid, pss, rss)
+}
+
+// memory is that of one process.
+func memory(pid int, pss, rss *bench.Sample) error {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return err
@@ -183,22 +199,29 @@ func rollup(text, name string) (kb int, err error) {
 	return 0, fmt.Errorf("smaps_rollup has no %s", name)
 }
 
+// figure is a row of the table.
+type figure struct {
+	name, unit, title string
+	p                 pair
+}
+
 func (o *outcome) report(out *bench.Results) {
 	table := out.Table("What the shim costs a container that does not ask for protection (medians)", "", "stock", "crsc", "ratio")
-	for _, f := range []struct {
-		name, unit, title string
-		p                 pair
-	}{
+	figures := []figure{
 		{"run", "ms", "ctr run --rm true", o.run},
 		{"exec", "ms", "ctr task exec true", o.exec},
 		{"pss_idle", "MB", "PSS of the shim, four seconds after the container's start", o.fresh},
 		{"pss_used", "MB", "PSS of the shim after the execs", o.used},
 		{"rss_used", "MB", "RSS of the shim after the execs", o.usedRS},
-	} {
-		out.Add(f.name+"_stock_p50", f.p.stock.Median(), f.unit, f.title+", containerd-shim-runc-v2")
-		out.Add(f.name+"_crsc_p50", f.p.ours.Median(), f.unit, f.title+", without our annotations")
-		ratio := f.p.ours.Over(f.p.stock).Median()
+	}
+	if len(o.pods.Start.Ours) > 0 {
+		figures = append(figures, o.pods.figures()...)
+	}
+	for _, f := range figures {
+		out.Add(f.name+"_stock_p50", f.p.Stock.Median(), f.unit, f.title+", containerd-shim-runc-v2")
+		out.Add(f.name+"_crsc_p50", f.p.Ours.Median(), f.unit, f.title+", without our annotations")
+		ratio := f.p.Ours.Over(f.p.Stock).Median()
 		out.Add(f.name+"_ratio", ratio, "ratio", "median of the ratios of neighbours; wanted: at most 1.1")
-		table.Row(f.title+", "+f.unit, f.p.stock.Median(), f.p.ours.Median(), ratio)
+		table.Row(f.title+", "+f.unit, f.p.Stock.Median(), f.p.Ours.Median(), ratio)
 	}
 }
