@@ -7,10 +7,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/sys/unix"
@@ -20,12 +18,30 @@ import (
 type daemon struct {
 	pid int
 	exe string // its program, as the node sees it
+	// args is its command line. k3s is containerd by the name in the first.
+	args []string
+}
+
+// config is the configuration that it was told to read; empty: its default.
+func (d daemon) config() string {
+	for i, arg := range d.args {
+		if (arg == "-c" || arg == "--config") && i+1 < len(d.args) {
+			return d.args[i+1]
+		}
+		if path, ok := strings.CutPrefix(arg, "--config="); ok {
+			return path
+		}
+	}
+	return ""
 }
 
 // daemon finds containerd: it is the process that listens at the socket. Its
 // process ID is to be seen in the node's process namespace only.
-func (o Options) daemon() (daemon, error) {
-	conn, err := net.Dial("unix", o.here(o.Socket))
+func (o Options) daemon() (daemon, error) { return o.at(o.Socket) }
+
+// at is daemon for a socket.
+func (o Options) at(socket string) (daemon, error) {
+	conn, err := net.Dial("unix", o.here(socket))
 	if err != nil {
 		return daemon{}, fmt.Errorf("%w: %w", ErrRestart, err)
 	}
@@ -38,18 +54,27 @@ func (o Options) daemon() (daemon, error) {
 	var perr error
 	err = raw.Control(func(fd uintptr) { peer, perr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	if err := errors.Join(err, perr); err != nil {
-		return daemon{}, fmt.Errorf("%w: who listens at %s: %w", ErrRestart, o.Socket, err)
+		return daemon{}, fmt.Errorf("%w: who listens at %s: %w", ErrRestart, socket, err)
 	}
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", peer.Pid))
 	if err != nil {
-		return daemon{}, fmt.Errorf("%w: the process at %s is not to be seen (is this the node's process namespace?): %w", ErrRestart, o.Socket, err)
+		return daemon{}, fmt.Errorf("%w: the process at %s is not to be seen (is this the node's process namespace?): %w", ErrRestart, socket, err)
 	}
-	return daemon{pid: int(peer.Pid), exe: strings.TrimSuffix(exe, " (deleted)")}, nil
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", peer.Pid))
+	if err != nil {
+		return daemon{}, fmt.Errorf("%w: the process at %s: %w", ErrRestart, socket, err)
+	}
+	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	return daemon{pid: int(peer.Pid), exe: strings.TrimSuffix(exe, " (deleted)"), args: args}, nil
 }
 
 // effective asks containerd what it makes of a configuration file.
 func (d daemon) effective(ctx context.Context, host, config string) (table, error) {
-	out, err := onHost(ctx, host, d.exe, "--config", config, "config", "dump").Output()
+	cmd := onHost(ctx, host, d.exe, "--config", config, "config", "dump")
+	if len(d.args) > 0 {
+		cmd.Args[0] = d.args[0]
+	}
+	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("%w: containerd config dump: %w: %s", ErrConfig, err, stderr(err))
 	}
@@ -78,89 +103,4 @@ func stderr(err error) string {
 		return strings.TrimSpace(string(e.Stderr))
 	}
 	return ""
-}
-
-// restart restarts containerd and waits until it accepts connections again.
-func (o Options) restart(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, o.Patience)
-	defer cancel()
-	how := o.Restart
-	if _, err := os.Stat(o.here("/run/systemd/system")); how == RestartAuto {
-		how = RestartSignal
-		if err == nil {
-			how = RestartSystemd
-		}
-	}
-	switch how {
-	case RestartNone:
-		o.Log("containerd's configuration has changed: restart it for that to take effect")
-		return nil
-	case RestartSystemd:
-		systemctl, err := o.find("systemctl")
-		if err != nil {
-			return err
-		}
-		if out, err := onHost(ctx, o.Host, systemctl, "restart", o.Service).CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: systemctl restart %s: %w: %s", ErrRestart, o.Service, err, strings.TrimSpace(string(out)))
-		}
-	case RestartSignal:
-		if err := o.signalDaemon(ctx); err != nil {
-			return err
-		}
-	}
-	if err := o.awaitSocket(ctx); err != nil {
-		return fmt.Errorf("%w: it does not come back within %v: %w", ErrRestart, o.Patience, err)
-	}
-	o.Log("containerd restarted (%s)", how)
-	return nil
-}
-
-// find looks for a program of the node.
-func (o Options) find(name string) (string, error) {
-	for _, dir := range []string{"/usr/bin", "/bin", "/usr/sbin", "/sbin"} {
-		if st, err := os.Stat(o.here(filepath.Join(dir, name))); err == nil && st.Mode().IsRegular() {
-			return filepath.Join(dir, name), nil
-		}
-	}
-	return "", fmt.Errorf("%w: the node has no %s", ErrRestart, name)
-}
-
-// signalDaemon ends containerd and waits until there is another.
-func (o Options) signalDaemon(ctx context.Context) error {
-	old, err := o.daemon()
-	if err != nil {
-		return err
-	}
-	if err := syscall.Kill(old.pid, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("%w: signal process %d: %w", ErrRestart, old.pid, err)
-	}
-	for {
-		if d, err := o.daemon(); err == nil && d.pid != old.pid {
-			return nil
-		}
-		if err := pause(ctx); err != nil {
-			return fmt.Errorf("%w: nothing has started containerd again: %w", ErrRestart, err)
-		}
-	}
-}
-
-func (o Options) awaitSocket(ctx context.Context) error {
-	for {
-		c, err := net.Dial("unix", o.here(o.Socket))
-		if err == nil {
-			return c.Close()
-		}
-		if perr := pause(ctx); perr != nil {
-			return errors.Join(perr, err)
-		}
-	}
-}
-
-func pause(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(50 * time.Millisecond):
-		return nil
-	}
 }

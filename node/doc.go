@@ -9,6 +9,10 @@
 //	                          the runc that the node has, with our shim
 //	/etc/containerd/config.toml  one import, if the drop-in is not imported already
 //
+// Distributions have their files elsewhere, and write them anew themselves: then
+// the drop-in goes where they import it, and nothing else is changed. The table of
+// layouts has what we know of them.
+//
 // Where a package or the maker of the node's image has put the programs, only
 // containerd's configuration is done here.
 //

@@ -29,17 +29,41 @@ func Install(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	d, err := o.ready()
+	if err != nil {
+		return err
+	}
 	if err := o.putPrograms(); err != nil {
 		return fmt.Errorf("programs: %w", err)
 	}
 	if err := o.writeNodeFile(); err != nil {
 		return fmt.Errorf("node file: %w", err)
 	}
-	changed, err := o.configure(ctx)
+	changed, err := o.configureFor(ctx, d)
 	if err != nil || !changed || o.Daemon != "" {
 		return err
 	}
-	return o.restart(ctx)
+	return o.restart(ctx, d)
+}
+
+// ready finds containerd, and refuses a node on which it could not be restarted,
+// while nothing has been done there yet.
+func (o Options) ready() (daemon, error) {
+	if err := o.layout.usable(o); err != nil {
+		return daemon{}, err
+	}
+	if o.Daemon != "" {
+		return daemon{exe: o.Daemon}, nil
+	}
+	d, err := o.daemon()
+	if err != nil {
+		return daemon{}, err
+	}
+	if o.layout.remedy != "" {
+		o.Log("the node's containerd is that of %s, configured by %s", o.layout.name, o.Containerd)
+	}
+	_, _, err = o.way(d)
+	return d, err
 }
 
 // putPrograms copies the programs, or makes sure that they are there already.
@@ -121,19 +145,8 @@ func (o Options) withStateDir(file string, text []byte) ([]byte, error) {
 		ErrStateDir, file, is.StateDir, o.StateDir)
 }
 
-// configure gives containerd our runtime. It says whether containerd must be
+// configureFor gives containerd our runtime. It says whether containerd must be
 // restarted.
-func (o Options) configure(ctx context.Context) (changed bool, err error) {
-	d := daemon{exe: o.Daemon}
-	if o.Daemon == "" {
-		if d, err = o.daemon(); err != nil {
-			return false, err
-		}
-	}
-	return o.configureFor(ctx, d)
-}
-
-// configureFor is configure for a known containerd.
 func (o Options) configureFor(ctx context.Context, d daemon) (changed bool, err error) {
 	main, err := save(o.here(o.Containerd))
 	if err != nil {
@@ -148,6 +161,9 @@ func (o Options) configureFor(ctx context.Context, d daemon) (changed bool, err 
 			err = errors.Join(err, main.restore(), extra.restore())
 		}
 	}()
+	if main.none && o.layout.remedy != "" {
+		return false, fmt.Errorf("%w: there is no %s, which %s makes: start it first", ErrConfig, o.Containerd, o.layout.name)
+	}
 	if main.none {
 		if _, err := put(main.path, []byte(newMain), 0o644); err != nil {
 			return false, err
@@ -175,6 +191,10 @@ func (o Options) writeConfig(main []byte, effective table) (changed bool, err er
 	if err != nil {
 		return false, fmt.Errorf("%w: %s: %w", ErrConfig, o.Containerd, err)
 	}
+	imported := m.imported(o.Containerd, o.dropIn())
+	if !imported && o.layout.remedy != "" {
+		return false, o.layout.mustImport(o)
+	}
 	text, err := dropIn(m.Version, effective, o.shim())
 	if err != nil {
 		return false, err
@@ -185,7 +205,7 @@ func (o Options) writeConfig(main []byte, effective table) (changed bool, err er
 	if changed {
 		o.Log("wrote %s (version %d)", o.dropIn(), m.Version)
 	}
-	if m.imported(o.Containerd, o.dropIn()) {
+	if imported {
 		return changed, nil
 	}
 	if main, err = addImport(main, o.dropIn()); err != nil {

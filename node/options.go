@@ -33,13 +33,17 @@ type Options struct {
 	// StateDir is the state_dir of the node file on which others rely, such as the
 	// agent, which sees nothing else of the node; empty: nobody does.
 	StateDir string
-	// Containerd is the path of containerd's configuration; default
-	// /etc/containerd/config.toml.
+	// Distribution says what the defaults of the paths below are; default
+	// DistributionAuto.
+	Distribution Distribution
+	// Containerd is the path of containerd's configuration; default: the
+	// distribution's, such as /etc/containerd/config.toml.
 	Containerd string
-	// DropIns is the directory of the file with our runtime; default: conf.d
-	// beside containerd's configuration.
+	// DropIns is the directory of the file with our runtime; default: the
+	// distribution's, such as conf.d beside containerd's configuration.
 	DropIns string
-	// Socket of containerd; default /run/containerd/containerd.sock.
+	// Socket of containerd; default: the distribution's, such as
+	// /run/containerd/containerd.sock.
 	Socket string
 	// Daemon is the path of containerd's program, for a node on which it does not
 	// run, such as an image that is being made; nothing is restarted then. Empty:
@@ -47,26 +51,34 @@ type Options struct {
 	Daemon string
 	// Restart says how containerd is restarted; default RestartAuto.
 	Restart Restart
-	// Service is the name of the systemd unit; default containerd.service.
+	// Service is the name of the systemd unit; default containerd.service, or the
+	// one of the distribution that containerd is in.
 	Service string
-	// Patience is how long containerd may take to come back; default 1 min.
+	// Patience is how long containerd may take to come back; default 1 min, more
+	// where it takes others with it.
 	Patience time.Duration
 	// Log takes one line per thing done; default: nothing is said.
 	Log func(format string, args ...any)
+
+	layout layout
 }
 
 // Restart is a way to restart containerd.
 type Restart string
 
 const (
-	// RestartAuto is RestartSystemd where the node runs systemd, else
-	// RestartSignal.
+	// RestartAuto is RestartWatch with k0s, RestartSystemd where the node runs
+	// systemd, else RestartSignal; but k3s and RKE2 end with their containerd, so
+	// without systemd they are refused.
 	RestartAuto Restart = "auto"
 	// RestartSystemd asks systemd to restart the unit.
 	RestartSystemd Restart = "systemd"
 	// RestartSignal ends containerd with SIGTERM and relies on whatever started
 	// it to start it again. It needs the node's process namespace.
 	RestartSignal Restart = "signal"
+	// RestartWatch relies on whatever has started containerd to restart it when a
+	// drop-in changes, or else is RestartSignal.
+	RestartWatch Restart = "watch"
 	// RestartNone leaves it to the administrator.
 	RestartNone Restart = "none"
 )
@@ -79,13 +91,18 @@ func (o Options) defaultsAndValidate() (Options, error) {
 	}
 	def(&o.Host, "/")
 	def(&o.Prefix, "/opt/crsc")
-	def(&o.Containerd, "/etc/containerd/config.toml")
-	def(&o.DropIns, filepath.Join(filepath.Dir(o.Containerd), "conf.d"))
-	def(&o.Socket, "/run/containerd/containerd.sock")
+	def((*string)(&o.Distribution), string(DistributionAuto))
+	l, err := o.findLayout()
+	if err != nil {
+		return o, err
+	}
+	o.layout = l
+	def(&o.Containerd, l.config)
+	def(&o.DropIns, o.dropInsOf(l, o.Containerd))
+	def(&o.Socket, l.socket)
 	def((*string)(&o.Restart), string(RestartAuto))
-	def(&o.Service, "containerd.service")
 	if o.Patience == 0 {
-		o.Patience = time.Minute
+		o.Patience = l.patience
 	}
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
@@ -106,10 +123,10 @@ func (o Options) defaultsAndValidate() (Options, error) {
 		return o, fmt.Errorf("prefix: %q is no directory of its own, such as /opt/crsc: uninstall would remove everything in it", o.Prefix)
 	}
 	switch o.Restart {
-	case RestartAuto, RestartSystemd, RestartSignal, RestartNone:
+	case RestartAuto, RestartSystemd, RestartSignal, RestartWatch, RestartNone:
 		return o, nil
 	}
-	return o, fmt.Errorf("restart: %q is none of auto, systemd, signal, none", o.Restart)
+	return o, fmt.Errorf("restart: %q is none of auto, systemd, signal, watch, none", o.Restart)
 }
 
 // ours says that a directory, by its name, is for nothing but crsc.
@@ -129,4 +146,6 @@ func (o Options) here(path string) string {
 // programs is the directory of the programs on the node.
 func (o Options) programs() string { return cmp.Or(o.Programs, filepath.Join(o.Prefix, "bin")) }
 
-func (o Options) dropIn() string { return filepath.Join(o.DropIns, "crsc.toml") }
+const dropInName = "crsc.toml"
+
+func (o Options) dropIn() string { return filepath.Join(o.DropIns, dropInName) }

@@ -30,12 +30,16 @@ func Uninstall(ctx context.Context, o Options) error {
 	} else if n > 0 {
 		return fmt.Errorf("%w: %d shims run; move the pods of the RuntimeClass to other nodes, or delete them", ErrInUse, n)
 	}
+	old, _ := o.daemon() // what does not run now is another once it does
+	if _, _, err := o.way(old); err != nil {
+		return err
+	}
 	changed, err := o.unconfigure()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	if changed {
-		if err := o.restart(ctx); err != nil {
+		if err := o.restart(ctx, old); err != nil {
 			return err
 		}
 	}
@@ -122,6 +126,9 @@ func (o Options) unconfigure() (changed bool, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
+	if o.layout.remedy != "" { // it is not ours to change
+		return o.removeDropIn()
+	}
 	rest, err := removeImport(main, o.dropIn())
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", o.Containerd, err)
@@ -135,14 +142,19 @@ func (o Options) unconfigure() (changed bool, err error) {
 	if err != nil {
 		return changed, err
 	}
+	removed, err := o.removeDropIn()
+	// Only if it was made for us: it is then empty.
+	_ = os.Remove(o.here(o.DropIns))
+	return changed || removed, err
+}
+
+func (o Options) removeDropIn() (changed bool, err error) {
 	err = os.Remove(o.here(o.dropIn()))
 	if errors.Is(err, fs.ErrNotExist) {
-		return changed, nil
+		return false, nil
 	}
 	if err == nil {
 		o.Log("removed %s", o.dropIn())
 	}
-	// Only if it was made for us: it is then empty.
-	_ = os.Remove(o.here(o.DropIns))
 	return true, err
 }

@@ -30,12 +30,13 @@ func nodeFlags(cmd *cobra.Command) *node.Options {
 	f.StringVar(&o.Host, "host", "/", "where the node's root directory is seen")
 	f.StringVar(&o.Prefix, "prefix", "/opt/crsc", "directory on the node for the programs")
 	f.StringVar(&o.Programs, "programs", "", "directory on the node with the programs, where a package has put them: they are neither copied nor removed")
-	f.StringVar(&o.Containerd, "containerd-config", "/etc/containerd/config.toml", "containerd's configuration on the node")
-	f.StringVar(&o.DropIns, "drop-ins", "", "directory on the node for the runtime's section (default: conf.d beside containerd's configuration)")
-	f.StringVar(&o.Socket, "socket", "/run/containerd/containerd.sock", "containerd's socket on the node")
-	f.StringVar((*string)(&o.Restart), "restart", string(node.RestartAuto), "how containerd is restarted: auto, systemd, signal or none")
-	f.StringVar(&o.Service, "service", "containerd.service", "containerd's unit, if systemd restarts it")
-	f.DurationVar(&o.Patience, "patience", 0, "how long containerd may take to come back (default 1m)")
+	f.StringVar((*string)(&o.Distribution), "distribution", string(node.DistributionAuto), "who has set up containerd, for the defaults of the paths: auto, containerd, k3s, rke2, k0s or microk8s")
+	f.StringVar(&o.Containerd, "containerd-config", "", "containerd's configuration on the node (default: the distribution's, such as /etc/containerd/config.toml)")
+	f.StringVar(&o.DropIns, "drop-ins", "", "directory on the node for the runtime's section (default: the distribution's, such as conf.d beside containerd's configuration)")
+	f.StringVar(&o.Socket, "socket", "", "containerd's socket on the node (default: the distribution's, such as /run/containerd/containerd.sock)")
+	f.StringVar((*string)(&o.Restart), "restart", string(node.RestartAuto), "how containerd is restarted: auto, systemd, signal, watch or none")
+	f.StringVar(&o.Service, "service", "", "containerd's unit, if systemd restarts it (default: containerd.service, or the distribution's)")
+	f.DurationVar(&o.Patience, "patience", 0, "how long containerd may take to come back (default 1m, or the distribution's)")
 	return o
 }
 

@@ -17,6 +17,9 @@ func manifests(t *T) {
 	t.must(t.c.Apply(t.ctx, chart, "--dry-run=server"))
 	t.helm("lint", "--strict", "--kube-version", "1.34.3", "deploy/helm/crsc")
 
+	k0s := t.helm("template", "crsc", "deploy/helm/crsc", "-n", "crsc-system", "--kube-version", "1.34.3", "--set", "containerd.distribution=k0s,containerd.restart=watch")
+	t.check(strings.Contains(k0s, "- --distribution=k0s\n") && strings.Contains(k0s, "- --restart=watch\n"), "the distribution is not handed on:\n%s", k0s)
+
 	elsewhere := t.kubectl("kustomize", "deploy/kustomize/state-dir")
 	t.check(strings.Count(elsewhere, "/mnt/fast/crsc") == 2 && !strings.Contains(elsewhere, "/var/lib/crsc"), "another state directory is not set in both places:\n%s", elsewhere)
 
