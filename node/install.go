@@ -195,7 +195,7 @@ func (o Options) writeConfig(main []byte, effective table) (changed bool, err er
 	if !imported && o.layout.remedy != "" {
 		return false, o.layout.mustImport(o)
 	}
-	text, err := dropIn(m.Version, effective, o.shim())
+	text, err := dropIn(m.Version, effective, o.shim(), o.lastingRunc())
 	if err != nil {
 		return false, err
 	}

@@ -39,6 +39,10 @@ type layout struct {
 	// dropIns is a directory beside config. k3s and RKE2 have one for each
 	// version of the format.
 	dropIns, dropInsV2 string
+	// runc, beside config, is that of the release that is installed, where the
+	// directory in containerd's PATH goes with an upgrade. RKE2 keeps it for its own
+	// shims only.
+	runc string
 	// remedy says how config comes to import the drop-ins where it does not;
 	// DIR: their directory. The distribution writes config anew at each start, so
 	// it is not for us to extend. Empty: it is the administrator's, and gets our
@@ -75,7 +79,7 @@ func layouts() []layout {
 		},
 		{
 			name: DistributionRKE2, config: "/var/lib/rancher/rke2/agent/etc/containerd/config.toml", socket: k3sSocket,
-			dropIns: "config-v3.toml.d", dropInsV2: "config.toml.d", remedy: k3sRemedy,
+			dropIns: "config-v3.toml.d", dropInsV2: "config.toml.d", runc: "../../../bin/runc", remedy: k3sRemedy,
 			units: []string{"k3s", "rke2"}, child: true, patience: 5 * time.Minute,
 		},
 		{
@@ -173,6 +177,19 @@ func (o Options) dropInsOf(l layout, config string) string {
 		}
 	}
 	return filepath.Join(filepath.Dir(config), name)
+}
+
+// lastingRunc is the path of a runc that outlives an upgrade; empty: the one in
+// containerd's PATH does.
+func (o Options) lastingRunc() string {
+	if o.layout.runc == "" {
+		return ""
+	}
+	path := filepath.Join(filepath.Dir(o.Containerd), o.layout.runc)
+	if _, err := os.Stat(o.here(path)); err != nil {
+		return ""
+	}
+	return path
 }
 
 // usable refuses what can't work on a node, before anything is done there.

@@ -217,6 +217,35 @@ func TestWhatADistributionDoesNotImportIsRefused(t *testing.T) {
 	}
 }
 
+// TestRKE2sRuncOutlivesAnUpgrade: RKE2 removes the directory of an old release
+// when none of its own shims is left from it.
+func TestRKE2sRuncOutlivesAnUpgrade(t *testing.T) {
+	const config = "/var/lib/rancher/rke2/agent/etc/containerd/config.toml"
+	named := rke2(k3sV3) + "  BinaryName = \"/usr/bin/runc\"\n"
+	for name, tc := range map[string]struct{ text, want string }{
+		"in PATH": {rke2(k3sV3), "/var/lib/rancher/rke2/bin/runc"},
+		"named":   {named, "/usr/bin/runc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, ctx := t.TempDir(), context.Background()
+			d := program(t, host, "/var/lib/rancher/rke2/data/v1/bin/containerd")
+			write(t, host, config, tc.text)
+			write(t, host, "/var/lib/rancher/rke2/data/v1/bin/runc", "")
+			require.NoError(t, os.Symlink("/var/lib/rancher/rke2/data/v1/bin", filepath.Join(host, "var/lib/rancher/rke2/bin")))
+			o, err := Options{Host: host, Distribution: DistributionRKE2}.defaultsAndValidate()
+			require.NoError(t, err)
+			_, err = o.configureFor(ctx, d)
+			require.NoError(t, err)
+			after, err := d.effective(ctx, host, config)
+			require.NoError(t, err)
+			runtimes := sub(after, "plugins", runtimePlugin(3), "containerd", "runtimes")
+			assert.Equal(t, tc.want, sub(runtimes, handler, "options")["BinaryName"])
+			assert.Equal(t, true, sub(runtimes, handler, "options")["SystemdCgroup"])
+			assert.NotEqual(t, "/var/lib/rancher/rke2/bin/runc", sub(runtimes, "runc", "options")["BinaryName"])
+		})
+	}
+}
+
 func TestAStrictSnapIsRefused(t *testing.T) {
 	host := t.TempDir()
 	o, err := Options{Host: host, Distribution: DistributionMicroK8s}.defaultsAndValidate()

@@ -34,8 +34,9 @@ func sub(t table, path ...string) table {
 // dropIn makes the file with our runtime: a copy of the node's own default
 // runtime, or runc, with our shim. That way it has the node's cgroup driver, base
 // spec, snapshotter and so on. The effective configuration is what containerd
-// itself makes of its files, which may be of a newer version than they.
-func dropIn(version int, effective table, shim string) ([]byte, error) {
+// itself makes of its files, which may be of a newer version than they. A runtime
+// that names no runc gets the given one, if any.
+func dropIn(version int, effective table, shim, runc string) ([]byte, error) {
 	var containerd table
 	for _, v := range []int{3, 2} {
 		if containerd = sub(effective, "plugins", runtimePlugin(v), "containerd"); len(containerd) > 0 {
@@ -54,6 +55,15 @@ func dropIn(version int, effective table, shim string) ([]byte, error) {
 	// owner of the pipes in a user namespace, to that type only. The path alone
 	// decides which program it starts.
 	runtime["runtime_path"] = shim
+	if is, _ := sub(runtime, "options")["BinaryName"].(string); is == "" && runc != "" {
+		options := table{"BinaryName": runc}
+		for key, value := range sub(runtime, "options") {
+			if key != "BinaryName" {
+				options[key] = value
+			}
+		}
+		runtime["options"] = options
+	}
 	for _, key := range []string{"pod_annotations", "container_annotations"} {
 		have, _ := runtime[key].([]any)
 		runtime[key] = append(have, "crsc.io/*")
