@@ -216,7 +216,7 @@ func (p *Proxy) pollSerial() error {
 			continue
 		}
 		p.activate(next)
-		if p.phase == live && !next.in.empty() {
+		if (p.phase == live || p.phase == replaying) && !next.in.empty() {
 			p.flushInput(next)
 		}
 	}

@@ -61,12 +61,18 @@ type builder struct {
 	plan   *Plan
 	mark   journal.Position
 	reopen map[uint32]bool // opened before the cut, absent from the image
-	tails  []*Conn         // connections in the order of their last input
+	inputs []arrival       // in order
 
 	datagrams map[journal.Position]*Datagram
 	arrived   []*Datagram               // in order
 	waiting   map[journal.Position]bool // came before the cut and were not taken
 	sent      uint64                    // datagrams that had been sent at the cut
+}
+
+// arrival is input of a connection, up to an offset.
+type arrival struct {
+	conn *Conn
+	end  uint64
 }
 
 // seed enters the connections that the image holds, and those that were open
@@ -174,7 +180,7 @@ func (b *builder) input(c *Conn, rec *journal.Record) error {
 	}
 	c.Input = append(c.Input, rec.Payload[have-rec.Offset:]...)
 	c.gates = append(c.gates, gate{end: end, out: rec.OutPos})
-	b.tails = append(b.tails, c)
+	b.inputs = append(b.inputs, arrival{c, end})
 	return nil
 }
 
@@ -269,38 +275,40 @@ func (b *builder) close(c *Conn, rec *journal.Record) {
 	b.shutIfDue(c)
 }
 
-// tail adds the rest of a connection's input. What was sent after an answer waits
+// tail adds the rest of a connection's input from an offset on, as far as it may be
+// delivered at once, and returns where that ends. What was sent after an answer waits
 // for that; what the answer is to does not, although nobody saw it consumed before
 // the crash.
-func (b *builder) tail(c *Conn) {
-	for from := c.consumed; from < c.end(); {
-		out, upto := c.gateFor(from+1), c.end()
-		for _, g := range c.gates {
-			if g.out > out {
-				break
-			}
-			upto = g.end
+func (b *builder) tail(c *Conn, from uint64) (upto uint64) {
+	out := c.gateFor(from + 1)
+	for _, g := range c.gates {
+		if g.out > out {
+			break
 		}
-		if upto <= from {
-			upto = c.end()
-		}
-		b.step(Step{Kind: Tail, Conn: c, From: from, Upto: upto, Gate: out})
-		from = upto
+		upto = g.end
 	}
+	if upto <= from {
+		upto = c.end()
+	}
+	b.step(Step{Kind: Tail, Conn: c, From: from, Upto: upto, Gate: out})
+	return upto
 }
 
-// finish adds what had reached the shim but was not seen consumed.
+// finish adds what had reached the shim but was not seen consumed, in the order in
+// which it came: the application may have taken it, and answered.
 func (b *builder) finish() {
-	seen := map[*Conn]bool{}
-	for _, c := range b.tails {
-		if seen[c] {
-			continue
+	upto := map[*Conn]uint64{}
+	for _, in := range b.inputs {
+		c := in.conn
+		from, seen := upto[c]
+		if !seen {
+			b.plan.Bytes += int64(len(c.Input))
+			from = c.consumed
 		}
-		seen[c] = true
-		b.plan.Bytes += int64(len(c.Input))
-		if c.reset == 0 && c.end() > c.consumed {
-			b.tail(c)
+		if c.reset == 0 && in.end > from {
+			from = b.tail(c, from)
 		}
+		upto[c] = from
 	}
 	for _, d := range b.arrived {
 		if !d.taken {

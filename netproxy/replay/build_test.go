@@ -137,6 +137,18 @@ func TestUnconsumedInputComesLast(t *testing.T) {
 	require.Equal(t, []brief{{Open, 1, 0, 0}, {Open, 2, 0, 0}, {Feed, 2, 2, 0}, {Tail, 1, 2, 0}}, steps(p))
 }
 
+// TestTailsComeInTheOrderOfTheirArrival: not in that of their connections, of which
+// the first to speak had been answered.
+func TestTailsComeInTheOrderOfTheirArrival(t *testing.T) {
+	p, err := Build(script(opened(1), opened(2), input(1, 0, 0, "aa"), input(2, 0, 0, "bb"), consumed(1, 2), consumed(2, 2),
+		output(1, 0, 5), output(2, 0, 5), input(2, 2, 5, "cc"), input(1, 2, 5, "dd"), output(2, 5, 5), input(2, 4, 10, "ee")), nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, []brief{
+		{Open, 1, 0, 0}, {Open, 2, 0, 0}, {Feed, 1, 2, 0}, {Feed, 2, 2, 0},
+		{Tail, 2, 4, 5}, {Tail, 1, 4, 5}, {Tail, 2, 6, 10},
+	}, steps(p))
+}
+
 // TestTailWaitsForItsOwnAnswers: the answer to the first of two requests was seen,
 // and that it was consumed was not.
 func TestTailWaitsForItsOwnAnswers(t *testing.T) {
