@@ -81,8 +81,8 @@ func (p *Proxy) receive(d *replay.Datagram) error {
 			return err
 		}
 		if p.udp.tracked && i < spinTurns && i%1024 != 0 {
-			if i%256 == 0 {
-				schedYield()
+			if i%256 == 0 && !schedYield() {
+				i = spinTurns
 			}
 			continue
 		}

@@ -277,7 +277,9 @@ func (p *Proxy) await(c *conn, consumed, out uint64) error {
 			// Output has to be read, or the application may block on it.
 		case i%256 == 255:
 			// The application may be waiting for this very processor.
-			schedYield()
+			if !schedYield() {
+				i = spinTurns
+			}
 			continue
 		case i < spinTurns:
 			continue

@@ -2,6 +2,7 @@ package netproxy
 
 import (
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -81,5 +82,15 @@ func closeReset(fd int) {
 	_ = unix.Close(fd)
 }
 
-// schedYield lets another task run that waits for this processor.
-func schedYield() { _, _, _ = syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+// yieldLimit is the longest that a yield takes while the application alone waits for
+// this processor.
+const yieldLimit = time.Millisecond
+
+// schedYield lets another task run that waits for this processor, and reports whether
+// to do so again. Where many wait, the kernel makes one that yields wait many times
+// as long as one that sleeps for a moment.
+func schedYield() bool {
+	begun := time.Now()
+	_, _, _ = syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	return time.Since(begun) < yieldLimit
+}

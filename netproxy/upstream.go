@@ -200,7 +200,9 @@ func (p *Proxy) awaitUpstream(waiting func() bool) error {
 		case i >= 4*spinTurns/100:
 			wait = 50
 		case i%4 == 3:
-			schedYield()
+			if !schedYield() {
+				i = 4 * spinTurns / 100
+			}
 		}
 		if err := p.turn(wait); err != nil {
 			return err
