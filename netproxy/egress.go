@@ -30,6 +30,9 @@ type egress struct {
 	opening map[pair]*conn
 	// syns wait until somebody may decide about them.
 	syns []*syn
+	// unclear wait until the processes are there that may have sent them: CRIU
+	// connects again what was being connected when the images were made.
+	unclear []*syn
 	// handshakes counts the granted connections in opening.
 	handshakes int
 	// undecided: a server has answered while nothing could be granted.
@@ -58,6 +61,7 @@ type syn struct {
 	packet []byte
 	at     time.Time
 	whose  redirect.Ownership
+	early  bool // it was asked about when the processes were not all there
 }
 
 // endedFlow is a redirected flow whose connection has ended.
@@ -128,14 +132,22 @@ func (p *Proxy) turnEgress() error {
 		p.acceptLegs(e.listen.FD6)
 	}
 	for _, s := range e.askers.answers() {
-		switch s.whose {
-		case redirect.Ours:
+		switch {
+		case s.whose == redirect.Ours:
 			p.arrived(s)
-		case redirect.Theirs:
+		case s.early:
+			e.unclear = append(e.unclear, s)
+		case s.whose == redirect.Theirs:
 			p.verdict(s.id, nfqueue.Accept, 0)
 		default: // it is sent again
 			p.verdict(s.id, nfqueue.Drop, 0)
 		}
+	}
+	if !p.down.Load() {
+		for _, s := range e.unclear {
+			p.askWhose(s)
+		}
+		e.unclear = nil
 	}
 	if p.phase == live && len(e.syns) > 0 {
 		p.dropGivenUp()
@@ -191,13 +203,19 @@ func (p *Proxy) onPacket(pk *nfqueue.Packet) {
 	}
 	again := func(o *syn) bool { return o.pair == s.pair && o.seq == s.seq }
 	switch {
-	case slices.ContainsFunc(p.egress.syns, again) || p.egress.askers.has(s):
+	case slices.ContainsFunc(p.egress.syns, again) || slices.ContainsFunc(p.egress.unclear, again) || p.egress.askers.has(s):
 		p.verdict(s.id, nfqueue.Drop, 0)
 	case p.opts.Owns != nil:
-		p.egress.askers.ask(s)
+		p.askWhose(s)
 	default:
 		p.arrived(s)
 	}
+}
+
+// askWhose has looked up whose the SYN is.
+func (p *Proxy) askWhose(s *syn) {
+	s.early = p.down.Load()
+	p.egress.askers.ask(s)
 }
 
 // arrived takes a SYN of the application.
@@ -325,7 +343,7 @@ func (p *Proxy) egressGone(c *conn) {
 // journaled of it is opened again in the replay.
 func (p *Proxy) crashEgress() {
 	e := p.egress
-	for _, s := range append(e.syns, e.askers.drop()...) {
+	for _, s := range slices.Concat(e.syns, e.unclear, e.askers.drop()) {
 		p.verdict(s.id, nfqueue.Drop, 0)
 	}
 	for _, c := range e.opening {
@@ -340,5 +358,5 @@ func (p *Proxy) crashEgress() {
 		}
 	}
 	clear(e.opening)
-	e.syns, e.expect, e.handshakes = nil, nil, 0
+	e.syns, e.unclear, e.expect, e.handshakes = nil, nil, nil, 0
 }

@@ -1,9 +1,11 @@
 package recovery
 
 import (
+	"bytes"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,11 +16,30 @@ import (
 // of its cgroup, or of one below it, have them open. A listener that is shared
 // with others can't be protected, and is theirs.
 func (p *processes) owns(inodes []uint32) redirect.Ownership {
-	missing := make(map[string]bool, len(inodes))
+	for range scans {
+		missing, exiting, err := p.missing(inodes)
+		switch {
+		case err != nil || exiting && len(missing) > 0:
+			return redirect.Unknown
+		case len(missing) == 0:
+			return redirect.Ours
+		}
+	}
+	return redirect.Theirs
+}
+
+// scans is how often a socket is looked for that nobody seems to have: it may have
+// been moved from one descriptor to another meanwhile.
+const scans = 3
+
+// missing returns the sockets that no process of the container has open, and
+// whether one is about to end, whose sockets outlive its descriptors.
+func (p *processes) missing(inodes []uint32) (missing map[string]bool, exiting bool, err error) {
+	missing = make(map[string]bool, len(inodes))
 	for _, ino := range inodes {
 		missing["socket:["+strconv.FormatUint(uint64(ino), 10)+"]"] = true
 	}
-	err := filepath.WalkDir(filepath.Dir(p.procs), func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(filepath.Dir(p.procs), func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil || d.Name() != filepath.Base(p.procs):
 			return nil // a cgroup may go at any time
@@ -30,41 +51,54 @@ func (p *processes) owns(inodes []uint32) redirect.Ownership {
 			return nil
 		}
 		for pid := range strings.FieldsSeq(string(b)) {
-			removeOpen("/proc/"+pid, missing)
+			ends := removeOpen("/proc/"+pid, missing)
+			exiting = exiting || ends
 		}
 		return nil
 	})
-	switch {
-	case err != nil:
-		return redirect.Unknown
-	case len(missing) == 0:
-		return redirect.Ours
-	}
-	return redirect.Theirs
+	return missing, exiting, err
 }
 
-// removeOpen removes from missing what the process has open.
-func removeOpen(process string, missing map[string]bool) {
+// removeOpen removes from missing what the process has open. It reports whether the
+// process ends and has no descriptors any more.
+func removeOpen(process string, missing map[string]bool) (exiting bool) {
 	dir := process + "/fd"
 	files, err := os.ReadDir(dir)
 	if err == nil && len(files) == 0 {
+		tasks, err := os.ReadDir(process + "/task")
+		if err != nil || len(tasks) == 0 {
+			return false // it has ended
+		}
 		// The first thread may have ended before the others, and its table with it.
-		dir, files = lastTask(process)
+		dir = filepath.Join(process, "task", tasks[len(tasks)-1].Name(), "fd")
+		if files, _ = os.ReadDir(dir); len(files) == 0 {
+			return slices.ContainsFunc(tasks, func(t os.DirEntry) bool {
+				return ends(filepath.Join(process, "task", t.Name()), len(tasks) == 1)
+			})
+		}
 	}
 	for _, f := range files {
 		if name, err := os.Readlink(filepath.Join(dir, f.Name())); err == nil {
 			delete(missing, name)
 		}
 	}
+	return false
 }
 
-// lastTask lists the files of the process's youngest thread.
-func lastTask(process string) (dir string, files []os.DirEntry) {
-	tasks, err := os.ReadDir(process + "/task")
-	if err != nil || len(tasks) == 0 {
-		return "", nil // it has ended
+// ends reports whether a thread is about to end. A zombie, if it is the last of its
+// process, has ended, and its sockets with it.
+func ends(task string, last bool) bool {
+	b, err := os.ReadFile(task + "/stat")
+	if err != nil {
+		return false
 	}
-	dir = filepath.Join(process, "task", tasks[len(tasks)-1].Name(), "fd")
-	files, _ = os.ReadDir(dir)
-	return dir, files
+	// The state follows the command's name, which may contain anything but is in
+	// parentheses; the flags are the seventh field from there.
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 7 || last && f[0] == "Z" {
+		return false
+	}
+	const exiting = 0x4 // PF_EXITING of the kernel's include/linux/sched.h
+	flags, err := strconv.ParseUint(f[6], 10, 32)
+	return err == nil && flags&exiting != 0
 }

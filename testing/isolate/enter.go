@@ -42,7 +42,7 @@ type Options struct {
 func Enter(o Options) (inside bool, status int, err error) {
 	switch os.Getenv(stageVariable) {
 	case stageInside:
-		return true, 0, os.Unsetenv(stageVariable)
+		return true, 0, forget()
 	case stageInit:
 		status, err = runInit(o)
 		return false, status, err
@@ -55,6 +55,16 @@ func Enter(o Options) (inside bool, status int, err error) {
 		err = fmt.Errorf("isolate: %w", err)
 	}
 	return false, status, err
+}
+
+// forget drops what leads to the world outside: a containerd and a node file of
+// testing/env, should the program have been started in one.
+func forget() error {
+	var errs []error
+	for _, name := range []string{stageVariable, "CONTAINERD_ADDRESS", "CONTAINERD_NAMESPACE", "CRSC_CONFIG"} {
+		errs = append(errs, os.Unsetenv(name))
+	}
+	return errors.Join(errs...)
 }
 
 func enter(name string) (status int, err error) {
