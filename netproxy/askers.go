@@ -1,6 +1,7 @@
 package netproxy
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -21,7 +22,7 @@ type askers struct {
 
 	mu    sync.Mutex // guards all below
 	more  *sync.Cond
-	queue []*syn // to be asked about, and the one in work
+	queue []*syn // to be asked about, and those in work
 	done  []*syn
 	ended bool
 }
@@ -50,29 +51,49 @@ func (a *askers) run() {
 		if a.ended {
 			return
 		}
-		s := a.queue[0]
+		batch := slices.Clone(a.queue[:min(len(a.queue), askBatch)])
 		a.mu.Unlock()
-		whose := a.whose(s)
+		whose := a.judge(batch)
 		a.mu.Lock()
-		if len(a.queue) == 0 || a.queue[0] != s {
+		if len(a.queue) == 0 || a.queue[0] != batch[0] {
 			continue // dropped
 		}
-		s.whose = whose
-		a.queue = a.queue[1:]
-		a.done = append(a.done, s)
+		for i, s := range batch {
+			s.whose = whose[i]
+		}
+		a.queue = a.queue[len(batch):]
+		a.done = append(a.done, batch...)
 		a.ready.Store(true)
 		a.wake()
 	}
 }
 
-// whose looks for the socket that has sent the SYN.
-func (a *askers) whose(s *syn) redirect.Ownership {
-	var sock sockdiag.Socket
-	err := a.diag.Lookup(sockdiag.Tuple{Local: s.client, Remote: s.server}, &sock)
-	if err != nil || sock.Inode == 0 {
-		return redirect.Unknown // the application has given up
+// askBatch bounds how many SYNs are looked into at once.
+const askBatch = 256
+
+// judge looks for the sockets that have sent the SYNs. Mostly all are the
+// application's: then one look through its descriptors is enough, however many of
+// its connections wait.
+func (a *askers) judge(batch []*syn) []redirect.Ownership {
+	whose := make([]redirect.Ownership, len(batch)) // Unknown: the application has given up
+	inodes := make([]uint32, 0, len(batch))
+	at := make([]int, 0, len(batch))
+	for i, s := range batch {
+		var sock sockdiag.Socket
+		if err := a.diag.Lookup(sockdiag.Tuple{Local: s.client, Remote: s.server}, &sock); err == nil && sock.Inode != 0 {
+			inodes, at = append(inodes, sock.Inode), append(at, i)
+		}
 	}
-	return a.owns([]uint32{sock.Inode})
+	all := redirect.Unknown
+	if len(inodes) > 1 {
+		all = a.owns(inodes)
+	}
+	for n, i := range at {
+		if whose[i] = all; all != redirect.Ours {
+			whose[i] = a.owns(inodes[n : n+1])
+		}
+	}
+	return whose
 }
 
 func (a *askers) ask(s *syn) {
