@@ -2,6 +2,7 @@ package netproxy
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -31,9 +32,18 @@ func onFD(c syscall.Conn, fn func(fd int) error) (err error) {
 	return err
 }
 
-// urge sends a byte as urgent data.
+// urge sends a byte as urgent data. It waits for room behind what was sent before.
 func urge(c *net.TCPConn, b byte) error {
-	return onFD(c, func(fd int) error { return unix.Sendto(fd, []byte{b}, unix.MSG_OOB, nil) })
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Write(func(fd uintptr) bool {
+		sent = unix.Sendto(int(fd), []byte{b}, unix.MSG_OOB, nil)
+		return sent != unix.EAGAIN
+	})
+	return errors.Join(err, sent)
 }
 
 // awaitUrgent waits for urgent data.
