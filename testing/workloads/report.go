@@ -37,7 +37,9 @@ type Result struct {
 	Reset         int     `json:"reset_connections"`
 	RecoveryP50MS float64 `json:"recovery_p50_ms"`
 	RecoveryMaxMS float64 `json:"recovery_max_ms"`
-	Failure       string  `json:"failure,omitempty"`
+	// Phases are the medians of the parts of a recovery, in milliseconds.
+	Phases  map[string]float64 `json:"phases_p50_ms,omitempty"`
+	Failure string             `json:"failure,omitempty"`
 }
 
 // from takes over what the status tells.
@@ -50,8 +52,31 @@ func (r *Result) from(st *status.Status) {
 		r.Reset += rec.Reset
 	}
 	slices.Sort(took)
-	if n := len(took); n > 0 {
-		r.RecoveryP50MS, r.RecoveryMaxMS = took[n/2], took[n-1]
+	n := len(took)
+	if n == 0 {
+		return
+	}
+	r.RecoveryP50MS, r.RecoveryMaxMS = took[n/2], took[n-1]
+	r.Phases = map[string]float64{}
+	for name, part := range phases() {
+		for i, rec := range st.Recoveries {
+			took[i] = part(rec)
+		}
+		slices.Sort(took)
+		r.Phases[name] = took[n/2]
+	}
+}
+
+// phases are the parts of a recovery that the status tells.
+func phases() map[string]func(status.Recovery) float64 {
+	return map[string]func(status.Recovery) float64{
+		"detect":   func(r status.Recovery) float64 { return r.DetectMS },
+		"drain":    func(r status.Recovery) float64 { return r.DrainMS },
+		"plan":     func(r status.Recovery) float64 { return r.PlanMS },
+		"rollback": func(r status.Recovery) float64 { return r.RollbackMS },
+		"legs":     func(r status.Recovery) float64 { return r.LegsMS },
+		"criu":     func(r status.Recovery) float64 { return r.CRIUMS },
+		"replay":   func(r status.Recovery) float64 { return r.ReplayMS },
 	}
 }
 
