@@ -14,6 +14,9 @@ import (
 // input that the application took before it. What follows from a close is done
 // by reapClosed, after the output before it has gone.
 func (p *Proxy) handleCloses() {
+	if len(p.closes) == 0 {
+		return // what follows allocates
+	}
 	if p.phase == crashed || p.phase == replaying {
 		return // goLive looks at every connection again
 	}
