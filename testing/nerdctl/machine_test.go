@@ -53,7 +53,7 @@ func (h *machine) nerdctl(t testing.TB, args ...string) string {
 
 // loadImages takes the archives from the cache, where ociimage keeps them.
 func (h *machine) loadImages() error {
-	for _, name := range []string{"redis", "busybox"} {
+	for _, name := range []string{"redis", "busybox", "python"} {
 		file, _, err := ociimage.Archive(name)
 		if err != nil {
 			return err
@@ -86,12 +86,17 @@ type container struct {
 func run(t testing.TB, name string, flags []string, image string, args ...string) *container {
 	t.Helper()
 	all := append(append([]string{"run", "-d", "--name", name}, flags...), ociimage.Ref(image))
+	remove(t, name)
+	return &container{t, name, host.nerdctl(t, append(all, args...)...)}
+}
+
+// remove removes a container after the test.
+func remove(t testing.TB, name string) {
 	t.Cleanup(func() {
 		if _, err := host.try("rm", "-f", name); err != nil && !strings.Contains(err.Error(), "no such container") {
 			t.Error(err)
 		}
 	})
-	return &container{t, name, host.nerdctl(t, append(all, args...)...)}
 }
 
 func (c *container) inspect(format string) string {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -122,4 +123,57 @@ func TestRestartAlways(t *testing.T) {
 	// was stopped on purpose.
 	host.nerdctl(t, "rm", "-f", c.name)
 	assert.Equal(t, empty, network(t))
+}
+
+// TestPublishedDatagrams: a published UDP port is the container's before and after
+// a crash. The application takes one datagram at a time and answers with its count.
+func TestPublishedDatagrams(t *testing.T) {
+	compare(t, func(t *testing.T, s side) []string {
+		c := run(t, "datagrams", append(s.flags, "-p", "127.0.0.1:15353:5353/udp"), "python", "-c", countDatagrams)
+		conn, err := net.Dial("udp", "127.0.0.1:15353")
+		require.NoError(t, err)
+		defer conn.Close()
+		n := &notes{t: t}
+		n.add("first: %d", ask(t, conn))
+		s.crash(c)
+		n.add("second: %d", ask(t, conn))
+		s.crash(c)
+		n.add("third: %d", ask(t, conn))
+		n.ran("port", c.name)
+		return n.lines
+	})
+}
+
+const countDatagrams = `
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 5353))
+seen = []
+while True:
+    data, peer = s.recvfrom(100)
+    if data not in seen:
+        seen.append(data)
+    s.sendto(b"%s is %d" % (data, 1 + seen.index(data)), peer)
+`
+
+// ask sends a datagram, again and again until it is answered.
+func ask(t testing.TB, conn net.Conn) int {
+	t.Helper()
+	question := fmt.Sprint(time.Now().UnixNano())
+	for deadline := time.Now().Add(patience); ; {
+		require.True(t, time.Now().Before(deadline), "no answer")
+		_, err := fmt.Fprint(conn, question)
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+		answer := make([]byte, 100)
+		var n, got int
+		if err == nil { // ECONNREFUSED: of a datagram before
+			n, err = conn.Read(answer)
+		}
+		if err == nil {
+			if _, err = fmt.Sscanf(string(answer[:n]), question+" is %d", &got); err == nil {
+				return got
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
