@@ -6,5 +6,6 @@
 // connections to the bank open and replaces each after some requests. It is
 // killed again and again under load. In the end the bank must have been charged
 // as often as clients were served, for each request once. The same is done with a
-// server whose threads share a pool of connections to the bank.
+// server whose threads share a pool of connections to the bank, which then speaks
+// HTTP, or is a Redis or a PostgreSQL.
 package egress

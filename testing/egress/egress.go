@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -35,13 +36,13 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	}
 	err = env.While(ctx, o.Instance, nil, func(e *env.Env) (err error) {
 		report, err = play(ctx, e, o)
-		return err
+		return errors.Join(err, e.KeepLog(o.Log))
 	})
 	return report, err
 }
 
 func play(ctx context.Context, e *env.Env, o Options) (*Report, error) {
-	bank, err := OpenBank(e.Client().Path, e.Pod().ClientIP4)
+	bank, err := openBank(ctx, e, o.Teller)
 	if err != nil {
 		return nil, err
 	}
@@ -66,8 +67,9 @@ func play(ctx context.Context, e *env.Env, o Options) (*Report, error) {
 		return nil, err
 	}
 	r.Served, r.LongestMS, r.ClientErrors = served, float64(longest.Microseconds())/1000, len(errs)
-	r.Charged, r.Doubled, r.Connections = bank.Charged()
-	r.Beats, r.MissingBeats = bank.Beats()
+	if err := r.count(ctx, bank); err != nil {
+		return nil, err
+	}
 	return r, r.judge(o, errs)
 }
 

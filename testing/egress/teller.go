@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 
 	"github.com/crsc-io/crsc/testing/env"
 	"github.com/crsc-io/crsc/testing/env/ociimage"
@@ -38,7 +37,7 @@ func Command(conf string) []string {
 
 // start runs the teller in a container.
 func start(ctx context.Context, e *env.Env, o Options) error {
-	bank := Target(e.Pod().ClientIP4)
+	bank := target(e.Pod().ClientIP4)
 	c := env.Container{
 		ID: containerID, Netns: e.Pod().Path,
 		Annotations: map[string]string{
@@ -49,15 +48,14 @@ func start(ctx context.Context, e *env.Env, o Options) error {
 		Args: Command(Conf(bank)),
 	}
 	image := "nginx"
-	if o.Teller == Pool {
+	if o.Teller != Nginx {
 		app, err := build(ctx, e)
 		if err != nil {
 			return err
 		}
-		image, c.Args = "busybox", []string{"/app", fmt.Sprintf("-most=%d", o.Most), fmt.Sprintf("-beat=%v", o.Beat), "-beat-path=/" + beatPrefix, bank.String()}
-		if o.Idle > 0 {
-			c.Args = slices.Insert(c.Args, 1, fmt.Sprintf("-idle=%d", o.Idle))
-		}
+		image = "busybox"
+		c.Args = []string{"/app", "-bank=" + string(o.Teller), fmt.Sprintf("-idle=%d", o.Idle), fmt.Sprintf("-most=%d", o.Most),
+			fmt.Sprintf("-beat=%v", o.Beat), "-beat-id=" + beatPrefix, bank.String()}
 		c.Flags = []string{"--mount=type=bind,src=" + app + ",dst=/app,options=rbind:ro"}
 	}
 	var err error
@@ -67,7 +65,7 @@ func start(ctx context.Context, e *env.Env, o Options) error {
 	return e.Run(ctx, c)
 }
 
-// build makes the program of the teller that has a pool.
+// build makes the program of the tellers that have a pool.
 func build(ctx context.Context, e *env.Env) (string, error) {
 	app := filepath.Join(e.Dir, "teller")
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", app, "./testing/egress/teller")

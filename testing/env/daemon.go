@@ -16,6 +16,23 @@ import (
 const startTimeout = 30 * time.Second
 
 func (e *Env) pidFile() string { return filepath.Join(e.Dir, "containerd.pid") }
+
+// KeepLog copies the daemon's log, in which that of the shims is, to a file; an empty
+// name: to none.
+func (e *Env) KeepLog(file string) error {
+	if file == "" {
+		return nil
+	}
+	log, err := os.ReadFile(e.logFile())
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(file), 0o755)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the log: %w", err)
+	}
+	return os.WriteFile(file, log, 0o644)
+}
+
 func (e *Env) logFile() string { return filepath.Join(e.Dir, "containerd.log") }
 
 // startDaemon returns when the daemon answers. It survives its starter: it

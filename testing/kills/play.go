@@ -29,6 +29,10 @@ type Plan struct {
 type Count struct {
 	Kills     int `json:"kills"`
 	Recovered int `json:"recovered"`
+	// Retried counts the recoveries whose first way failed, SlowestMS is what the
+	// longest took.
+	Retried   int     `json:"retried"`
+	SlowestMS float64 `json:"slowest_recovery_ms"`
 	// Differing counts the connections whose replay came out differently.
 	Differing int `json:"differing"`
 	// Faults say what was wrong; empty: nothing.
@@ -87,6 +91,10 @@ func (c *Count) awaitRecovery(ctx context.Context, p Plan) bool {
 			c.Recovered = s.RecoveryCount
 			last := s.Recoveries[len(s.Recoveries)-1]
 			c.Differing += int(last.Differing)
+			c.SlowestMS = max(c.SlowestMS, last.TotalMS)
+			if last.Attempts > 1 {
+				c.Retried++
+			}
 			return true
 		}
 		if s.Phase == "stopped" {
