@@ -53,31 +53,50 @@ func (p *Packet) Datagram() (d Datagram, ok bool) {
 // Ends returns the addresses of a TCP packet. ok is false for anything else, and
 // for IPv6 packets with extension headers.
 func (p *Packet) Ends() (source, destination netip.AddrPort, ok bool) {
-	b := p.Payload
-	if len(b) < ip4MinLen {
+	from, to, header := p.tcp()
+	if header == nil {
 		return source, destination, false
 	}
-	var from, to netip.Addr
+	be := binary.BigEndian
+	return netip.AddrPortFrom(from, be.Uint16(header)), netip.AddrPortFrom(to, be.Uint16(header[2:])), true
+}
+
+// Answers reports whether the packet is the answer to a SYN: one with ACK.
+func (p *Packet) Answers() bool {
+	_, _, header := p.tcp()
+	return len(header) > tcpFlags && header[tcpFlags]&tcpAnswer == tcpAnswer
+}
+
+const (
+	tcpFlags  = 13
+	tcpAnswer = 0x12 // SYN and ACK
+)
+
+// tcp returns the addresses of a TCP packet and what there is of it from its TCP
+// header on, at least the ports; nil if there is none.
+func (p *Packet) tcp() (from, to netip.Addr, header []byte) {
+	b := p.Payload
+	if len(b) < ip4MinLen {
+		return from, to, nil
+	}
 	var proto byte
-	var ports []byte
 	switch b[0] >> 4 {
 	case 4:
 		n := int(b[0]&0xf) * 4
 		if n < ip4MinLen || len(b) < n+tcpPortsLen {
-			return source, destination, false
+			return from, to, nil
 		}
 		from, to = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
-		proto, ports = b[9], b[n:]
+		proto, header = b[9], b[n:]
 	case 6:
 		if len(b) < ip6HeadLen+tcpPortsLen {
-			return source, destination, false
+			return from, to, nil
 		}
 		from, to = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
-		proto, ports = b[6], b[ip6HeadLen:]
+		proto, header = b[6], b[ip6HeadLen:]
 	}
 	if proto != unix.IPPROTO_TCP {
-		return source, destination, false
+		return from, to, nil
 	}
-	be := binary.BigEndian
-	return netip.AddrPortFrom(from, be.Uint16(ports)), netip.AddrPortFrom(to, be.Uint16(ports[2:])), true
+	return from, to, header
 }

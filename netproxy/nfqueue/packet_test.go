@@ -35,6 +35,17 @@ func TestDatagram(t *testing.T) {
 	require.Equal(t, "cut", string(d.Payload))
 }
 
+func TestAnswers(t *testing.T) {
+	b := append(udp4(0, 0, ""), make([]byte, 12)...)
+	b[9] = 6
+	for flags, want := range map[byte]bool{0x02: false, 0x10: false, 0x12: true, 0x52: true, 0x18: false} {
+		b[ip4MinLen+tcpFlags] = flags
+		require.Equal(t, want, (&Packet{Payload: b}).Answers(), "flags %#x", flags)
+	}
+	require.False(t, (&Packet{Payload: b[:ip4MinLen+tcpFlags]}).Answers(), "cut off")
+	require.False(t, (&Packet{Payload: udp4(0, 9, "0123456789")}).Answers(), "UDP")
+}
+
 func FuzzPacket(f *testing.F) {
 	f.Add(udp4(0, 9, "x"))
 	f.Add(append([]byte{0x60, 0, 0, 0, 0, 9, 17, 64}, make([]byte, 41)...))
@@ -45,6 +56,7 @@ func FuzzPacket(f *testing.F) {
 			require.LessOrEqual(t, len(d.Payload), len(b))
 			_, _, tcp := p.Ends()
 			require.False(t, tcp)
+			require.False(t, p.Answers())
 		}
 	})
 }

@@ -114,7 +114,8 @@ func (a *arbiter) release() {
 	}
 }
 
-// decide is asked about a SYN for which the kernel has found a listener.
+// decide is asked about a SYN for which the kernel has found a listener, or about
+// the answer to one that had passed.
 func (a *arbiter) decide(p *nfqueue.Packet) (v nfqueue.Verdict, mark uint32) {
 	if d, ok := p.Datagram(); ok {
 		return a.decideDatagram(d.Dest), 0
@@ -122,6 +123,9 @@ func (a *arbiter) decide(p *nfqueue.Packet) (v nfqueue.Verdict, mark uint32) {
 	source, dest, ok := p.Ends()
 	if !ok {
 		return nfqueue.Accept, 0
+	}
+	if p.Answers() {
+		return a.decideMissed(source, dest)
 	}
 	whose := a.ownership(a.listeners(dest))
 	if p.Loopback {

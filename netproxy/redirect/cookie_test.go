@@ -17,10 +17,10 @@ func TestSYNCookies(t *testing.T) {
 			return os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte(always), 0)
 		})
 		g.listen("[::]:80")
-		before := nstest.CookiesTaken(t, g.app)
+		before := nstest.Counter(t, g.app, nstest.CookiesTaken)
 		g.expect(g.client, to, from, true)
 		// The leg's, over lo, is one, too.
-		if got := nstest.CookiesTaken(t, g.app) - before; got != 2 {
+		if got := nstest.Counter(t, g.app, nstest.CookiesTaken) - before; got != 2 {
 			t.Errorf("%s: %d connections by cookie, want the client's and the leg's", to, got)
 		}
 	}

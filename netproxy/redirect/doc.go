@@ -32,6 +32,11 @@
 // socket is routed anew, packet by packet. The one that completes a handshake by
 // cookie is a plain ACK; only if that is lost, the client of a flood is reset.
 //
+// TCP looks for the listener once more, microseconds later. Who begins to listen
+// between the two would have a connection that we don't know of. So what a listener
+// answers to a SYN is looked at as well: unless it is for a leg, the application's is
+// met with a reset, and the client's SYN, sent again after a second, is redirected.
+//
 // A leg connects to the application from the client's address. What the
 // application sends to it leaves from an address in the set; the output chain
 // gives it MarkSteer, and a routing rule delivers it locally. Our own sockets

@@ -103,6 +103,7 @@ const (
 
 	flagsFinSynRstAck = 0x17
 	flagSyn           = 0x02
+	flagsSynAck       = 0x12
 	flagPshAck        = 0x18
 )
 
@@ -110,6 +111,9 @@ func bareSYN() []expr.Any { return flags(flagsFinSynRstAck, expr.CmpOpEq, flagSy
 
 // notSYN matches every packet but the first of a connection.
 func notSYN() []expr.Any { return flags(flagsFinSynRstAck, expr.CmpOpNeq, flagSyn) }
+
+// answersSYN matches the second packet of a connection.
+func answersSYN() []expr.Any { return flags(flagsFinSynRstAck, expr.CmpOpEq, flagsSynAck) }
 
 // pushed matches packets that end what somebody has sent in one go.
 func pushed() []expr.Any { return flags(flagsFinSynRstAck|flagPshAck, expr.CmpOpEq, flagPshAck) }
@@ -137,6 +141,9 @@ func appListens() []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: scratchReg, Data: []byte{0}},
 	}
 }
+
+// reset answers with a TCP reset and drops the packet.
+func reset() []expr.Any { return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
 
 func addToSet(s *nftables.Set) []expr.Any {
 	return []expr.Any{&expr.Dynset{

@@ -75,22 +75,28 @@ func TestApplicationInheritsMark(t *testing.T) {
 func TestNobodyInheritsOthersMarks(t *testing.T) {
 	g := newRig(t, nil)
 	g.listen("0.0.0.0:80")
-	h := nstest.Handle(t, g.app)
-	mesh := netlink.NewRule()
-	mesh.Family, mesh.Priority, mesh.Mark, mesh.Table = unix.AF_INET, 100, 0x539, 133
-	if err := h.RuleAdd(mesh); err != nil {
-		t.Fatal(err)
-	}
-	g.await(func() bool { return inherits(t, g.app) == "0" })
+	mesh := g.routeByMark()
 	g.expect(g.client, "10.77.0.2:80", "10.77.0.1", true)
 	if m := g.marks("10.77.0.2:80"); m[redirect.MarkSteer] > 0 {
 		t.Errorf("sockets by mark: %v", m)
 	}
-	if err := h.RuleDel(mesh); err != nil {
+	if err := nstest.Handle(t, g.app).RuleDel(mesh); err != nil {
 		t.Fatal(err)
 	}
 	g.await(func() bool { return inherits(t, g.app) == "5" })
 	g.expect(g.client, "10.77.0.2:80", "10.77.0.1", true)
+}
+
+// routeByMark adds a rule like a mesh's, and waits until marks are not inherited.
+func (g *rig) routeByMark() *netlink.Rule {
+	g.t.Helper()
+	mesh := netlink.NewRule()
+	mesh.Family, mesh.Priority, mesh.Mark, mesh.Table = unix.AF_INET, 100, 0x539, 133
+	if err := nstest.Handle(g.t, g.app).RuleAdd(mesh); err != nil {
+		g.t.Fatal(err)
+	}
+	g.await(func() bool { return inherits(g.t, g.app) == "0" })
+	return mesh
 }
 
 // TestInheritanceOfTheirChoice: who has switched it on keeps it.

@@ -17,6 +17,9 @@ const (
 	// MarkGrant is put on the SYN of a connection that is to be redirected: one
 	// that the application opens, or one to it over lo.
 	MarkGrant uint32 = 0x0600_0000
+	// MarkMissed is put on the application's answer to a SYN that has passed the
+	// rules, which is refused.
+	MarkMissed uint32 = 0x0700_0000
 )
 
 // LegPriority is the SO_PRIORITY of legs, which have the mark of their other ends,

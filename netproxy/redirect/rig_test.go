@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,6 +154,22 @@ func (g *rig) listenIn(ns int, addr string) net.Listener {
 		l, err = net.Listen("tcp", addr) // MPTCP, as Go's servers are by default
 		return err
 	})
+	g.answer(l)
+	return l
+}
+
+// listenWith is listen with a socket that control prepares.
+func (g *rig) listenWith(control func(string, string, syscall.RawConn) error, addr string) {
+	g.t.Helper()
+	var l net.Listener
+	nstest.In(g.t, g.app, func() (err error) {
+		l, err = (&net.ListenConfig{Control: control}).Listen(context.Background(), "tcp", addr)
+		return err
+	})
+	g.answer(l)
+}
+
+func (g *rig) answer(l net.Listener) {
 	g.t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -169,7 +186,6 @@ func (g *rig) listenIn(ns int, addr string) net.Listener {
 			}()
 		}
 	}()
-	return l
 }
 
 func (g *rig) dialFrom(ns int, to string) (net.Conn, error) {

@@ -38,6 +38,8 @@ const (
 	chainIn   = "prerouting"
 	chainOver = "loopback" // of packets that have come over lo
 	chainOut  = "output"
+	// chainMissed is of answers to SYNs.
+	chainMissed = "missed"
 )
 
 // othersFor is how long an address is left alone before it is looked at again.
@@ -124,7 +126,7 @@ func (t *table) fill(o *Options, queue uint16, intercepted []netip.AddrPort, flo
 		}
 	}
 	t.addPrerouting(o, queue)
-	t.addOutput(o)
+	t.addOutput(o, queue)
 	return t.conn.Flush()
 }
 
@@ -209,7 +211,7 @@ func (t *table) addLoopback(add func(...[]expr.Any), o *Options, queue uint16) {
 func overLoopback() []expr.Any { return meta(expr.MetaKeyIIF, expr.CmpOpEq, host32(loopbackIndex)) }
 
 // addOutput: as addPrerouting.
-func (t *table) addOutput(o *Options) {
+func (t *table) addOutput(o *Options, queue uint16) {
 	add := t.chain(chainOut, nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle)
 	for _, mark := range []uint32{MarkOwn, MarkSteer} {
 		add(marked(mark), notSYN(), accept())
@@ -221,13 +223,23 @@ func (t *table) addOutput(o *Options) {
 				// Nobody in the pod reaches the listener but by redirection.
 				add(f.only(), f.inPrefix(f.daddr, netip.PrefixFrom(f.loopback, f.loopback.BitLen())),
 					loadPort(tcpDest), []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: keyReg, Data: be16(port)}},
-					[]expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+					reset())
 			}
 		}
 	}
-	add(meta(expr.MetaKeyOIF, expr.CmpOpEq, host32(loopbackIndex)), accept())
+	toLoopback := meta(expr.MetaKeyOIF, expr.CmpOpEq, host32(loopbackIndex))
+	if !o.Loopback {
+		add(toLoopback, accept())
+	}
 	add(marked(MarkOwn), accept())
 	add(marked(MarkSteer), accept()) // by another redirection
+	if !o.NoIncoming {
+		t.addMissed(t.branch(chainMissed), o, queue)
+		add(answersSYN(), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chainMissed}})
+	}
+	if o.Loopback {
+		add(toLoopback, accept())
+	}
 	for i, f := range families() {
 		if o.Listener.port(i) == 0 {
 			continue
