@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
+	"github.com/crsc-io/crsc/netproxy/order"
 	"github.com/crsc-io/crsc/netproxy/replay"
 )
 
@@ -64,16 +66,10 @@ func TestOrderOfAnswers(t *testing.T) {
 			require.Error(t, err)
 			require.Less(t, time.Since(begun), StallAfter/2)
 
-			a.stop()
-			require.NoError(t, r.proxy.Crash(ctx))
-			reader, err := r.journal.NewReader(r.journal.Start())
-			require.NoError(t, err)
-			defer reader.Close()
-			plan, err := replay.Build(reader, nil, nil)
-			require.NoError(t, err)
-			require.True(t, plan.HasAnswers())
-			plan.ByAnswers()
-			require.NoError(t, r.proxy.Rebuild(ctx, plan, nil))
+			r.againBy(a.stop, func(plan *replay.Plan) {
+				require.True(t, plan.HasAnswers())
+				plan.ByAnswers()
+			})
 			r.teller(locker(bold))
 			res, err := r.proxy.Replay(ctx, false)
 			require.NoError(t, err)
@@ -84,6 +80,29 @@ func TestOrderOfAnswers(t *testing.T) {
 			hear(1, "locked 3")
 		})
 	}
+}
+
+// TestAnswerThatNeverComes: the application is at work all the time, and does not give
+// the answer that it had given; the replay by the order of answers ends all the same.
+func TestAnswerThatNeverComes(t *testing.T) {
+	r := newRigWith(t, order.Auto, journal.Options{}, func(o *Options) {
+		o.Idle, o.stallAfter = func() bool { return false }, 500*time.Millisecond
+	})
+	a := r.teller(func(_ *teller, c *net.TCPConn) { _, _ = io.Copy(c, c) })
+	c, err := r.dial(nstest.App4, tellerPort)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(soon)))
+	_, err = io.WriteString(c, "hello")
+	require.NoError(t, err)
+	_, err = io.ReadFull(c, make([]byte, 5))
+	require.NoError(t, err)
+	r.againBy(a.stop, (*replay.Plan).ByAnswers)
+	a = r.teller(func(_ *teller, c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
+	_, err = r.proxy.Replay(context.Background(), false)
+	require.ErrorIs(t, err, ErrStalled)
+	require.ErrorContains(t, err, "the answer of connection 1")
+	a.stop()
 }
 
 // locker serves clients that share a lock, and numbers those that get it.

@@ -70,7 +70,10 @@ func (r *rig) serve(port int, reply string) (stop func()) {
 }
 
 // again crashes and rebuilds from the whole journal.
-func (r *rig) again(stop func()) {
+func (r *rig) again(stop func()) { r.againBy(stop, func(*replay.Plan) {}) }
+
+// againBy edits the plan.
+func (r *rig) againBy(stop func(), edit func(*replay.Plan)) {
 	r.t.Helper()
 	stop()
 	ctx := context.Background()
@@ -80,6 +83,7 @@ func (r *rig) again(stop func()) {
 	plan, err := replay.Build(reader, nil, nil)
 	require.NoError(r.t, err)
 	require.NoError(r.t, reader.Close())
+	edit(plan)
 	require.NoError(r.t, r.proxy.Rebuild(ctx, plan, nil))
 }
 

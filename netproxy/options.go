@@ -106,7 +106,7 @@ type Options struct {
 	// Log receives what an operator should see.
 	Log *logrus.Entry
 
-	orphanInterval, vigilInterval time.Duration // shorter in tests
+	orphanInterval, vigilInterval, stallAfter time.Duration // shorter in tests
 }
 
 // Dying says what is known of the application when a leg ends.
@@ -136,6 +136,9 @@ func (o *Options) defaultsAndValidate() error {
 	}
 	if o.orphanInterval <= 0 {
 		o.orphanInterval = orphanInterval
+	}
+	if o.stallAfter <= 0 {
+		o.stallAfter = StallAfter
 	}
 	if o.vigilInterval <= 0 {
 		o.vigilInterval = vigilInterval

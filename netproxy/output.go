@@ -68,6 +68,9 @@ func (p *Proxy) pumpOutput(c *conn) {
 			p.closes = append(p.closes, c)
 			return
 		case n == 0:
+			if len(c.asked) > 0 {
+				p.send(c, c.passAsked()) // it goes on no more
+			}
 			c.eof[legSide] = true
 			p.closes = append(p.closes, c)
 			return

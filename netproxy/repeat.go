@@ -162,7 +162,7 @@ func (p *Proxy) adopt(c, o *conn) {
 	c.legPort, o.legPort = o.legPort, c.legPort
 	c.borrowed, o.borrowed = o.borrowed, c.borrowed
 	c.readable[clientSide], c.writable[clientSide] = true, true
-	c.hup[clientSide] = o.hup[clientSide]
+	c.hup[clientSide], c.timeouts = o.hup[clientSide], o.timeouts
 	p.rewatch(c, clientSide, c.clientFD)
 	o.kept = false
 	p.abandon(o)

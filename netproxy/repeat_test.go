@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
+	"github.com/crsc-io/crsc/netproxy/order"
 )
 
 // asker is an application that asks a bank by itself: nothing that enters the
@@ -155,6 +156,39 @@ func TestRepeatedUnderWay(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestBeginningOfARequest: what may be the beginning of a recorded request, and is
+// none, reaches the server, also if the application ends its stream behind it.
+func TestBeginningOfARequest(t *testing.T) {
+	r := newEgressRig(t, order.Auto)
+	said := make(chan string, 1)
+	r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
+		defer c.Close()
+		b := make([]byte, 4096)
+		n, err := io.ReadAtLeast(c, b, 2)
+		if err == nil && strings.HasPrefix(string(b[:n]), "POST") {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer")
+			return
+		}
+		rest, _ := io.ReadAll(c)
+		said <- string(b[:n]) + string(rest)
+	})
+	a := r.asker()
+	require.Equal(t, "answer", a.ask("beat"))
+	a = r.nextLife(a)
+	c, err := a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
+	require.NoError(t, err)
+	_, err = io.WriteString(c, "PO")
+	require.NoError(t, err)
+	require.NoError(t, c.CloseWrite())
+	select {
+	case got := <-said:
+		require.Equal(t, "PO", got)
+	case <-time.After(soon):
+		t.Fatal("the server was told nothing")
+	}
+	a.stop()
 }
 
 // readRequest reads one that asker has made.

@@ -224,7 +224,7 @@ func (p *Proxy) stallLimit() time.Duration {
 	if len(p.rep.diverged) > 0 {
 		return strayLimit
 	}
-	return StallAfter
+	return p.opts.stallAfter
 }
 
 // reopen opens a connection again that was opened after the cut.
@@ -308,12 +308,17 @@ func (p *Proxy) await(c *conn, consumed, out uint64) error {
 }
 
 // awaitAnswer waits for the answer to what was fed, for as long as the application
-// is at work. One that sleeps may need for it what comes next.
+// is at work, within the limit of a step. One that sleeps may need for it what comes
+// next.
 func (p *Proxy) awaitAnswer(c *conn, out uint64) error {
 	begun := time.Now()
 	for c.outPos < out && !ended(c) && !c.diverged {
-		if now := time.Now(); now.Sub(begun) > aheadQuiet && p.still(now, aheadQuiet) {
+		now := time.Now()
+		if now.Sub(begun) > aheadQuiet && p.still(now, aheadQuiet) {
 			return nil
+		}
+		if now.Sub(begun) > p.stallLimit() {
+			return fmt.Errorf("%w: the answer of connection %d up to %d", ErrStalled, c.id, out)
 		}
 		if err := p.turn(50); err != nil {
 			return err

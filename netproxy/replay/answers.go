@@ -57,31 +57,55 @@ type request struct {
 func (p *Plan) requests() []request {
 	list := make([]request, len(p.Steps))
 	var answers []int // indices of requests, by the time of their answers
+	claimed := map[*Conn]int{}
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		list[i] = request{taken: s.seq, answered: math.MaxInt}
 		if s.Kind != Feed {
 			continue
 		}
-		outs := s.Conn.Outputs
-		if k := sort.Search(len(outs), func(k int) bool { return outs[k].Seq > s.seq }); k < len(outs) {
-			list[i].answered, list[i].end = outs[k].Seq, outs[k].End()
+		if k := s.answer(claimed[s.Conn]); k < len(s.Conn.Outputs) {
+			o := &s.Conn.Outputs[k]
+			claimed[s.Conn] = k + 1
+			list[i].answered, list[i].end = o.Seq, o.End()
+			list[i].taken = min(s.seq, o.Seq)
 		}
 		answers = append(answers, i)
 	}
 	slices.SortFunc(answers, func(a, b int) int { return cmp.Compare(list[a].answered, list[b].answered) })
-	for at, i := range answers {
-		for _, k := range slices.Backward(answers[:at]) {
-			if list[k].answered < list[i].taken {
-				break
+	// Who was answered before i and taken after it has overtaken it. Of those that were
+	// answered the one taken last says so, or, if it is of i's own connection, the one
+	// taken last of all others.
+	last, other := -1, -1
+	for _, i := range answers {
+		by := last
+		if last >= 0 && p.Steps[last].Conn == p.Steps[i].Conn {
+			by = other
+		}
+		list[i].overtaken = by >= 0 && list[by].taken > list[i].taken
+		switch {
+		case list[i].end == 0: // it was not answered
+		case last < 0 || list[i].taken > list[last].taken:
+			if last >= 0 && p.Steps[last].Conn != p.Steps[i].Conn {
+				other = last
 			}
-			if list[k].end > 0 && list[k].taken > list[i].taken && p.Steps[k].Conn != p.Steps[i].Conn {
-				list[i].overtaken = true
-				break
-			}
+			last = i
+		case p.Steps[last].Conn != p.Steps[i].Conn && (other < 0 || list[i].taken > list[other].taken):
+			other = i
 		}
 	}
 	return list
+}
+
+// answer is the index of the first output behind the step's input. What the
+// application wrote may have been recorded before it was looked what it had taken:
+// then it is the first behind the input's record that the client had not been sent,
+// unless input before has claimed it.
+func (s *Step) answer(claimed int) int {
+	outs, g := s.Conn.Outputs, s.Conn.gateOf(s.Upto)
+	return sort.Search(len(outs), func(k int) bool {
+		return outs[k].Seq > s.seq || k >= claimed && outs[k].Seq > g.seq && outs[k].End() > g.out
+	})
 }
 
 // turns says where each step comes: twice the seq, and one less for what comes before.

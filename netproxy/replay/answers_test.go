@@ -8,6 +8,26 @@ import (
 	"github.com/crsc-io/crsc/journal"
 )
 
+// TestAnswersOfARound: what the application wrote is recorded before it is looked
+// what it has taken.
+func TestAnswersOfARound(t *testing.T) {
+	plan, err := Build(script(opened(1), opened(2),
+		input(1, 0, 0, "a"), output(1, 0, 2), consumed(1, 1),
+		input(1, 1, 2, "b"), output(1, 2, 2), consumed(1, 2),
+		input(1, 2, 4, "c"), input(1, 3, 4, "d"), input(2, 0, 0, "e"),
+		consumed(1, 3), output(1, 4, 2), consumed(2, 1), consumed(1, 4), output(1, 6, 2),
+	), nil, nil)
+	require.NoError(t, err)
+	plan.ByAnswers()
+	var answers []uint64
+	for _, s := range plan.Steps {
+		if s.Conn.ID == 1 && s.Kind == Feed {
+			answers = append(answers, s.Answer)
+		}
+	}
+	require.Equal(t, []uint64{2, 4, 6, 8}, answers)
+}
+
 // TestByAnswers: two sessions ask for a lock at a time, and the one that asked
 // later gets it first.
 func TestByAnswers(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sort"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -179,7 +180,7 @@ func (b *builder) input(c *Conn, rec *journal.Record) error {
 		return fmt.Errorf("%w: connection %d has input up to %d, the next record begins at %d", ErrIncomplete, c.ID, have, rec.Offset)
 	}
 	c.Input = append(c.Input, rec.Payload[have-rec.Offset:]...)
-	c.gates = append(c.gates, gate{end: end, out: rec.OutPos})
+	c.gates = append(c.gates, gate{end: end, out: rec.OutPos, seq: b.plan.Records})
 	b.inputs = append(b.inputs, arrival{c, end})
 	return nil
 }
@@ -281,11 +282,9 @@ func (b *builder) close(c *Conn, rec *journal.Record) {
 // the crash.
 func (b *builder) tail(c *Conn, from uint64) (upto uint64) {
 	out := c.gateFor(from + 1)
-	for _, g := range c.gates {
-		if g.out > out {
-			break
-		}
-		upto = g.end
+	// The output position only grows.
+	if i := sort.Search(len(c.gates), func(i int) bool { return c.gates[i].out > out }); i > 0 {
+		upto = c.gates[i-1].end
 	}
 	if upto <= from {
 		upto = c.end()

@@ -154,7 +154,12 @@ type Conn struct {
 	reset    int  // index of the Reset step plus one
 }
 
-type gate struct{ end, out uint64 }
+// gate is input up to an offset, which came when the client had been sent the output
+// up to another.
+type gate struct {
+	end, out uint64
+	seq      int // of the record, as Output.Seq
+}
 
 // ConsumedMark is the input offset up to which the journal already says that
 // the application consumed it.
@@ -173,17 +178,19 @@ func (c *Conn) Slice(from, upto uint64) []byte {
 }
 
 // gateFor is the output offset that must precede input up to upto.
-func (c *Conn) gateFor(upto uint64) uint64 {
+func (c *Conn) gateFor(upto uint64) uint64 { return c.gateOf(upto).out }
+
+func (c *Conn) gateOf(upto uint64) gate {
 	// The first stretch that reaches upto holds its last byte; its gate is the
 	// largest, since the output position only grows.
 	i := sort.Search(len(c.gates), func(i int) bool { return c.gates[i].end >= upto })
 	if i == len(c.gates) {
 		if i == 0 {
-			return 0
+			return gate{}
 		}
 		i--
 	}
-	return c.gates[i].out
+	return c.gates[i]
 }
 
 // Datagram is one for the application.
