@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/replay"
 )
 
@@ -145,6 +146,10 @@ func (p *Proxy) send(c *conn, data []byte) {
 		c.outPos += uint64(len(data))
 		p.differ(c)
 		return
+	}
+	for len(data) > journal.MaxPayload { // a request that was kept back
+		p.send(c, data[:journal.MaxPayload])
+		data = data[journal.MaxPayload:]
 	}
 	if p.failed == nil {
 		if p.rawOutput {

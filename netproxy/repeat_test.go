@@ -191,6 +191,41 @@ func TestBeginningOfARequest(t *testing.T) {
 	a.stop()
 }
 
+// TestLongRequestIsLetGo: a request that was kept back goes on while a checkpoint is
+// made, and the journal takes it though it is longer than a record may be.
+func TestLongRequestIsLetGo(t *testing.T) {
+	r := newEgressRig(t, order.Auto)
+	got := make(chan int64, 1)
+	r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
+		defer c.Close()
+		n, _ := io.Copy(io.Discard, c)
+		got <- n
+	})
+	a := r.asker()
+	c, err := a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
+	require.NoError(t, err)
+	_, err = io.WriteString(c, "x")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return r.proxy.Stats().OutBytes == 1 }, soon, time.Millisecond)
+	require.NoError(t, r.proxy.do(context.Background(), "let go", func() error {
+		for _, c := range r.proxy.conns {
+			c.asked = make([]byte, requestLimit)
+			r.proxy.rawOutput = true
+			r.proxy.send(c, c.passAsked())
+			r.proxy.rawOutput = false
+		}
+		return nil
+	}))
+	require.NoError(t, c.CloseWrite())
+	select {
+	case n := <-got:
+		require.EqualValues(t, requestLimit+1, n)
+	case <-time.After(soon):
+		t.Fatal("the server was not told all")
+	}
+	a.stop()
+}
+
 // readRequest reads one that asker has made.
 func readRequest(c net.Conn) (string, error) {
 	var b []byte
