@@ -3,6 +3,7 @@ package e2e
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -111,7 +112,7 @@ func TestTerminalShell(t *testing.T) {
 	c := newContainer(t)
 	s := c.runInTerminal(noTriggers(), nil, "busybox", "sh")
 	s.shows("# ")
-	require.True(t, c.status().Protected, c.status().Reason)
+	c.await("protection", func(s *status.Status) bool { return s.Protected })
 	c.checkpointAfter(func() { s.ask("v=kept; tty; echo =$((1000+1))=", "=1001=") })
 	s.resize(123, 45)
 	require.Eventually(t, func() bool {
@@ -130,9 +131,10 @@ func TestTerminalShell(t *testing.T) {
 	s.typed("sleep 1000\n")
 	c.awaitNow("sleep", func(*status.Status) bool { return len(c.children()) == 1 })
 	s.typed("echo =$((1000+3))=\n")
+	c.crsc("checkpoint", c.id)
 	c.crash()
+	kill(t, c.onlyChild()) // Ctrl-C would forget what was typed behind it
 	s.shows("=1003=")
-	require.Empty(t, c.children(), "what came of the line before is not had back")
 	s.ask("echo =$((1000+4))=", "=1004=")
 	require.Equal(t, 1, strings.Count(s.out.String(), "=1003="))
 
@@ -142,6 +144,78 @@ func TestTerminalShell(t *testing.T) {
 	require.Equal(t, 2, recoveries)
 	c.ctr("container", "rm", c.id)
 	c.requireNoTraces()
+}
+
+// TestTerminalForeground: what is in the foreground stays there in a crash: Ctrl-C
+// reaches it, and a shell in a shell can go on to put jobs there and to open
+// /dev/tty.
+func TestTerminalForeground(t *testing.T) {
+	t.Parallel()
+	for program, exit := range map[string]int{
+		"sh": 0,
+		// The session's leader has not opened /dev/tty, the shell below it has.
+		"sh; exit 7": 7,
+	} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			c := newContainer(t)
+			s := c.runInTerminal(noTriggers("checkpoint-unreplayable", "off"), nil, "busybox", "sh", "-c", program)
+			s.shows("# ")
+			s.ask("sh", "# ")
+			s.ask("echo =$((1000+1))=", "=1001=")
+			c.checkpointAndCrash()
+			s.ask("echo =$((1000+2))= >/dev/tty", "=1002=")
+			c.checkpointAndCrash()
+			s.typed("sleep 1000\n")
+			c.awaitNow("sleep", func(*status.Status) bool { return slices.Equal(foregroundOf(c.initPid()), []string{"sleep"}) })
+			for range 2 {
+				c.checkpointAndCrash()
+				require.Equal(t, []string{"sleep"}, foregroundOf(c.initPid()))
+			}
+			s.typed("\x03")
+			s.ask("echo =$((1000+3))=", "=1003=")
+			s.typed("exit\n")
+			s.ask("echo =$((1000+4))=", "=1004=")
+			c.checkpointAndCrash()
+			s.typed("exit\n")
+			require.Equal(t, exit, s.end())
+		})
+	}
+}
+
+// checkpointAndCrash crashes behind a checkpoint.
+func (c *container) checkpointAndCrash() {
+	c.t.Helper()
+	c.crsc("checkpoint", c.id)
+	r := c.crash()
+	require.Equal(c.t, 1, r.Attempts, "%+v", r)
+}
+
+// foregroundOf names the processes in the foreground of the terminal of an init,
+// which is theirs too.
+func foregroundOf(init int) (names []string) {
+	// proc_pid_stat(5), behind the name: state, parent, group, session, terminal,
+	// group in the foreground.
+	const group, terminal, foreground = 2, 4, 5
+	stat := func(pid int) []string {
+		data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err != nil {
+			return make([]string, foreground+1) // it has ended
+		}
+		return strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	}
+	want := stat(init)
+	var walk func(pid int)
+	walk = func(pid int) {
+		if s := stat(pid); s[group] == want[foreground] && s[terminal] == want[terminal] {
+			names = append(names, comm(pid))
+		}
+		for _, child := range childrenOf(pid) {
+			walk(child)
+		}
+	}
+	walk(init)
+	return names
 }
 
 // TestTerminalOutput: each line comes once, also from a start from the beginning.
