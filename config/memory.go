@@ -15,7 +15,7 @@ const minCheckpointMemory = 1 << 20
 func memoryKeys() []key {
 	return []key{{
 		name: KeyImageMemory, form: `a number of bytes of at least 1Mi with an optional suffix Ki, Mi, Gi or Ti such as "512Mi", or "off"`, def: "512Mi",
-		doc: "Memory of the node that the checkpoints of the container may take, in a tmpfs of their own, so that the frozen container does not wait for a disk. Older checkpoints are moved to disk when the next one needs the room, all of them if `durability` is `disk`; one that does not fit, or would leave less than a tenth of the node's memory available, or exceed `checkpoint_memory_max_size` of the node file, is written to disk, and the status says so. It is taken only as far as it is used, and counts as the shim's, not the container's. `off`: always to disk.",
+		doc: "Memory of the node that the checkpoints of the container may take, in a tmpfs of their own, so that the frozen container does not wait for a disk. Older checkpoints are moved to disk when the next one needs the room, all of them if `durability` is `disk`; one that does not fit, or would leave less than a tenth of the node's memory available, or exceed `checkpoint_memory_max_size` of the node file, is written to disk, and the status says so. It is taken only as far as it is used, for 10 s longer than that if nobody else needs it, and counts as the shim's, not the container's. `off`: always to disk.",
 		parse: orOff(func(c *Config, v string) (err error) {
 			c.CheckpointMemory, err = sizeAtLeast(v, minCheckpointMemory)
 			return err

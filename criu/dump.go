@@ -22,7 +22,8 @@ type DumpOptions struct {
 	Root, ID string
 	// Pins of the container.
 	Pins *Pins
-	// Images is the directory for the images. It must exist and be empty.
+	// Images is the directory for the images. It must exist and be empty, but for
+	// what KeepPages leaves if Reserve is set.
 	Images string
 	// Reserve makes room in memory for the images of the container's before the
 	// freeze. It needs Features.Patched: a stock CRIU throws that memory away while

@@ -28,19 +28,22 @@ const (
 // have, for segments that they share what those of the previous checkpoint have, and
 // limit bytes in all if that is not 0. It is of no use where images is on a disk,
 // and with a CRIU without Features.Patched. What does not fit is not reserved.
+// Memory that KeepPages has left there is taken first.
 func reserve(images string, pid int, previous string, limit int64) error {
 	sizes, err := expect(pid, previous)
+	if err == nil {
+		err = removeBeyond(images, len(sizes))
+	}
 	if err != nil {
 		return fmt.Errorf("reserve memory for images: %w", err)
 	}
 	for i, size := range sizes {
-		if size == 0 {
-			continue
+		if size > 0 {
+			size += max(size/reserveSlack, reserveSlackMin)
 		}
-		size += max(size/reserveSlack, reserveSlackMin)
 		if limit > 0 {
 			if size > limit {
-				continue
+				size = 0
 			}
 			limit -= size
 		}
@@ -105,19 +108,84 @@ func privateMemory(pid int) (size int64, alive bool, err error) {
 	return size, alive, nil
 }
 
-// allocate makes a file of size bytes, or an empty one if there is no room.
+// KeepPages removes from a directory with images all but memory that Dump may use
+// again, with DumpOptions.Reserve, if the directory becomes its Images. It returns
+// how many bytes that is. What has another name elsewhere is not among it.
+func KeepPages(images string) (bytes int64, err error) {
+	list, err := os.ReadDir(images)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range list {
+		path := filepath.Join(images, e.Name())
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return 0, &os.PathError{Op: "lstat", Path: path, Err: err}
+		}
+		if pagesID(e.Name()) > 0 && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1 {
+			bytes += st.Blocks * 512
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return 0, err
+		}
+	}
+	return bytes, nil
+}
+
+// pagesID is the number in the name of a file with memory, 0 for any other name.
+func pagesID(name string) int {
+	n, _ := strings.CutPrefix(name, "pages-")
+	n, _ = strings.CutSuffix(n, ".img")
+	id, err := strconv.Atoi(n)
+	if err != nil || id <= 0 || name != pagesName(uint32(id)) {
+		return 0
+	}
+	return id
+}
+
+// removeBeyond removes files with memory whose numbers are greater than last: CRIU
+// would leave them as they are.
+func removeBeyond(images string, last int) error {
+	list, err := os.ReadDir(images)
+	for _, e := range list {
+		if err == nil && pagesID(e.Name()) > last {
+			err = os.Remove(filepath.Join(images, e.Name()))
+		}
+	}
+	return err
+}
+
+// allocate gives a file of size bytes memory, or makes it an empty one if there is
+// no room. It has none for 0 bytes.
 func allocate(path string, size int64) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if size == 0 {
+		err := os.Remove(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if st.Size() > size {
+		if err := f.Truncate(size); err != nil {
+			return err
+		}
+	}
+	var in unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &in); err != nil {
 		return &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	if free := int64(fs.Bfree) * fs.Bsize; size > free-free/keepFree {
-		return nil
+	if free := int64(in.Bfree) * in.Bsize; size-st.Size() > free-free/keepFree {
+		return f.Truncate(0)
 	}
 	err = unix.Fallocate(int(f.Fd()), 0, 0, size)
 	if err == nil {

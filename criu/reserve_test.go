@@ -257,3 +257,72 @@ func fillDisk(t *testing.T, dir string, left int64) {
 		t.Fatal(err)
 	}
 }
+
+// TestReuse dumps into the memory of other images, which held more and of more
+// tasks: none of that is left.
+func TestReuse(t *testing.T) {
+	b := start(t, criutest.NetNS(t), criutest.RedisArgs)
+	b.inMemory()
+	if f := b.build("criu"); !f.Patched {
+		t.Fatalf("%v is not patched", f)
+	}
+	c := b.redis()
+	c.Do("SET", "large", strings.Repeat("secret", 1<<20))
+	b.dump()
+	old := b.images
+	for _, name := range []string{"pages-7.img", "pages-x.img"} {
+		if err := os.WriteFile(filepath.Join(old, name), []byte("secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(filepath.Join(old, "core-1.img"), filepath.Join(b.dir, "linked")); err != nil {
+		t.Fatal(err)
+	}
+	before := inodeOf(t, filepath.Join(old, "pages-1.img"))
+	c.Do("SET", "large", "small")
+	c.Do("SET", "kept", "value")
+	var kept int64
+	b.dump(func(o *criu.DumpOptions) {
+		if err := os.Remove(o.Images); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(old, o.Images); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if kept, err = criu.KeepPages(o.Images); err != nil {
+			t.Fatal(err)
+		}
+		o.Reserve = true
+	})
+	if kept < 6<<20 {
+		t.Errorf("%d bytes were kept", kept)
+	}
+	if inodeOf(t, filepath.Join(b.images, "pages-1.img")) != before {
+		t.Error("the memory was not used again")
+	}
+	for _, name := range []string{"pages-7.img", "pages-x.img"} {
+		if _, err := os.Lstat(filepath.Join(b.images, name)); !os.IsNotExist(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := criu.Validate(b.images); err != nil {
+		t.Error(err)
+	}
+	c.Reset()
+	b.Crash()
+	b.restore()
+	c = b.redis()
+	if got := fmt.Sprint(c.Do("GET", "kept"), c.Do("GET", "large")); got != "valuesmall" && got != "value small" {
+		t.Errorf("the restored Redis has %q", got)
+	}
+}
+
+func inodeOf(t *testing.T, path string) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}

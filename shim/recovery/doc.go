@@ -17,6 +17,7 @@
 //	  volume-<i>          volumes that go back with the memory
 //	  cut.json            where each connection stood
 //	memory/<n>/           a tmpfs for images, crsc.io/checkpoint-memory
+//	memory/spare/         memory of the images removed last, for the next
 //	publish/              what the making of OCI images needs, which a child does
 //	beginning/            what came from an image, until it has been restored
 //	genesis/              writable layer and tmpfs before the first instruction

@@ -26,8 +26,9 @@ var errNoMemory = errors.New("no memory for checkpoints")
 // long as soon as somebody else writes to it. What is in it counts as memory of
 // the shim's cgroup, not of the container's.
 type memory struct {
-	dir  string
-	node nodeMemory
+	dir   string
+	node  nodeMemory
+	spare *spare
 }
 
 // memoryName is that of the tmpfs in a container's state directory.
@@ -56,7 +57,7 @@ func openMemory(dir string, limit int64, node nodeMemory) (*memory, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("tmpfs for checkpoints at %s: %w", dir, err), removeMemory(dir))
 	}
-	return &memory{dir: dir, node: node}, nil
+	return &memory{dir: dir, node: node, spare: &spare{dir: filepath.Join(dir, "spare")}}, nil
 }
 
 // removeMemory unmounts whatever is mounted at dir and removes it. What is in it

@@ -50,6 +50,11 @@ func (g *guard) place(cp *checkpoint, info *status.Checkpoint) error {
 	if g.store.memory == nil {
 		return nil
 	}
+	if !g.patchedCRIU || g.preDumps() { // nothing would be reserved
+		if err := g.store.memory.spare.drop(); err != nil {
+			return err
+		}
+	}
 	err := g.store.intoMemory(cp, g.needs())
 	if errors.Is(err, errNoMemory) {
 		info.PlaceReason = err.Error()
@@ -105,19 +110,21 @@ func (g *guard) overflowed(cp *checkpoint, err error) bool {
 }
 
 // intoMemory makes memory the place for the images of a staged checkpoint, if
-// need bytes have room there. They are reserved until c.unreserve.
+// need bytes have room there. They are reserved until c.unreserve. The directory
+// has the memory of those that were removed last.
 //
 // Errors: errNoMemory; the checkpoint's place is on disk then.
 func (s *store) intoMemory(c *checkpoint, need int64) error {
-	if _, err := s.memory.roomHere(need); err != nil {
+	more := max(0, need-s.memory.spare.size())
+	if _, err := s.memory.roomHere(more); err != nil {
 		return err
 	}
-	release, err := s.memory.node.reserve(s.memory.dir, need)
+	release, err := s.memory.node.reserve(s.memory.dir, more)
 	if err != nil {
 		return err
 	}
 	dir := s.memory.images(c.seq)
-	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700), os.Remove(c.imagesOnDisk())); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), s.memory.spare.give(dir), os.Remove(c.imagesOnDisk())); err != nil {
 		release()
 		return err
 	}
@@ -140,6 +147,10 @@ func (s *store) makeRoom(ctx context.Context, need int64) error {
 	if s.memory == nil {
 		return nil
 	}
+	if err := s.economize(need); err != nil {
+		return err
+	}
+	need = max(0, need-s.memory.spare.size())
 	for _, c := range s.list {
 		ever, err := s.memory.room(need)
 		if err == nil || !ever || !errors.Is(err, errNoMemory) {
@@ -148,6 +159,27 @@ func (s *store) makeRoom(ctx context.Context, need int64) error {
 		if err := s.toDisk(ctx, c); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// economize gives the spare memory back unless the next checkpoint, which needs
+// need bytes, finds room with it, and others on the node would without.
+func (s *store) economize(need int64) error {
+	_, err := s.memory.roomHere(max(0, need-s.memory.spare.size()))
+	if err == nil {
+		_, err = s.memory.node.room(s.memory.dir, need)
+	}
+	if errors.Is(err, errNoMemory) {
+		return s.memory.spare.drop()
+	}
+	return err
+}
+
+// retire keeps the memory of a checkpoint that is removed.
+func (s *store) retire(c *checkpoint) error {
+	if dir := c.inMemory.Load(); dir != nil && s.memory != nil {
+		return s.memory.spare.keep(*dir)
 	}
 	return nil
 }

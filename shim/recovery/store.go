@@ -176,7 +176,7 @@ func (s *store) prune(n int) (journal.Position, error) {
 	var errs []error
 	for len(s.list) > n {
 		c := s.list[0]
-		if err := c.remove(); err != nil {
+		if err := errors.Join(s.retire(c), c.remove()); err != nil {
 			errs = append(errs, err)
 			break
 		}
@@ -198,6 +198,9 @@ func (s *store) prune(n int) (journal.Position, error) {
 // drop forgets all checkpoints, after a start from the beginning.
 func (s *store) drop() error {
 	_, err := s.prune(0)
+	if s.memory != nil {
+		err = errors.Join(err, s.memory.spare.drop())
+	}
 	return err
 }
 

@@ -32,6 +32,9 @@ func (g *guard) giveMemoryBack() {
 		return // it is being deleted
 	}
 	g.disarm()
+	if err := g.store.memory.spare.drop(); err != nil {
+		g.log.WithError(err).Warn("memory of removed checkpoints is not given back")
+	}
 	for _, c := range g.store.list {
 		if err := g.store.toDisk(g.ctx, c); err != nil {
 			if g.ctx.Err() == nil {
@@ -92,6 +95,9 @@ func (g *guard) dismantle() error {
 	if g.legacy != nil {
 		errs = append(errs, g.legacy.end())
 		g.legacy = nil
+	}
+	if g.store != nil && g.store.memory != nil {
+		errs = append(errs, g.store.memory.spare.drop())
 	}
 	errs = append(errs, destroySecret(g.dir), removeMemory(g.memoryDir()))
 	if g.kept != nil && !leaves {
