@@ -14,10 +14,10 @@ import (
 )
 
 // bankAndTeller runs a bank, and nginx as its teller in a container.
-func bankAndTeller(t testing.TB, a annotations) (*container, *egress.Bank) {
+func bankAndTeller(t testing.TB, a annotations) (*container, *egress.WebBank) {
 	t.Helper()
 	c := newContainer(t)
-	bank, err := egress.OpenBank(c.e.Client().Path, c.pod.ClientIP4)
+	bank, err := egress.OpenWebBank(c.e.Client().Path, c.pod.ClientIP4)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, bank.Close()) })
 	c.run("nginx", a, nil, egress.Command(egress.Conf(egress.Target(c.pod.ClientIP4)))...)
@@ -50,7 +50,7 @@ func TestEgressExactlyOnce(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	served, _, errs := clients.Stop()
 	require.Empty(t, errs)
-	charged, doubled, _ := bank.Charged()
+	charged, doubled := bank.Charged()
 	require.NotZero(t, served)
 	require.Equal(t, served, charged)
 	require.Zero(t, doubled)
@@ -66,7 +66,7 @@ func TestEgressFromTheStart(t *testing.T) {
 	require.Zero(t, c.crash().Reset)
 	served, _, errs := clients.Stop()
 	require.Empty(t, errs)
-	charged, doubled, _ := bank.Charged()
+	charged, doubled := bank.Charged()
 	require.Equal(t, served, charged)
 	require.Zero(t, doubled)
 }

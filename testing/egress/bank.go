@@ -32,11 +32,11 @@ func openBank(ctx context.Context, e *env.Env, t Teller) (bank, error) {
 	case Postgres:
 		return openPostgresBank(ctx, e.Dir, path, addr)
 	}
-	return openWebBank(path, addr)
+	return OpenWebBank(path, addr)
 }
 
-// target is where the bank is reached.
-func target(addr netip.Addr) netip.AddrPort { return netip.AddrPortFrom(addr, bankPort) }
+// Target is where the bank is reached.
+func Target(addr netip.Addr) netip.AddrPort { return netip.AddrPortFrom(addr, bankPort) }
 
 // count asks the bank.
 func (r *Report) count(ctx context.Context, b bank) error {

@@ -28,7 +28,7 @@ func serve(ctx context.Context, path string, addr netip.Addr, ready func(context
 	if err != nil {
 		return nil, err
 	}
-	s := &server{ended: make(chan struct{}), dialer: d, target: target(addr)}
+	s := &server{ended: make(chan struct{}), dialer: d, target: Target(addr)}
 	s.cmd = exec.Command("nsenter", append([]string{"--net=" + path}, args...)...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.output, &s.output
 	if err := s.cmd.Start(); err != nil {

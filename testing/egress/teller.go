@@ -37,7 +37,7 @@ func Command(conf string) []string {
 
 // start runs the teller in a container.
 func start(ctx context.Context, e *env.Env, o Options) error {
-	bank := target(e.Pod().ClientIP4)
+	bank := Target(e.Pod().ClientIP4)
 	c := env.Container{
 		ID: containerID, Netns: e.Pod().Path,
 		Annotations: map[string]string{

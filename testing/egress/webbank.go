@@ -14,8 +14,8 @@ import (
 	"github.com/crsc-io/crsc/netproxy/netns"
 )
 
-// webBank is a bank that is charged by HTTP, for each path.
-type webBank struct {
+// WebBank is a bank that is charged by HTTP, for each path.
+type WebBank struct {
 	server http.Server
 	wg     sync.WaitGroup
 
@@ -24,9 +24,9 @@ type webBank struct {
 	opened  int // connections
 }
 
-// openWebBank serves in the network namespace at path, on one of its addresses.
-func openWebBank(path string, addr netip.Addr) (*webBank, error) {
-	b := &webBank{charges: map[string]int{}}
+// OpenWebBank serves in the network namespace at path, on one of its addresses.
+func OpenWebBank(path string, addr netip.Addr) (*WebBank, error) {
+	b := &WebBank{charges: map[string]int{}}
 	ns, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func openWebBank(path string, addr netip.Addr) (*webBank, error) {
 	defer ns.Close()
 	var l net.Listener
 	err = netns.Do(int(ns.Fd()), func() (err error) {
-		l, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", target(addr).String())
+		l, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", Target(addr).String())
 		return err
 	})
 	if err != nil {
@@ -53,7 +53,7 @@ func openWebBank(path string, addr netip.Addr) (*webBank, error) {
 }
 
 // charge answers with the path's last part.
-func (b *webBank) charge(w http.ResponseWriter, r *http.Request) {
+func (b *WebBank) charge(w http.ResponseWriter, r *http.Request) {
 	id := strings.TrimPrefix(r.URL.Path, "/")
 	b.mu.Lock()
 	b.charges[id]++
@@ -62,14 +62,24 @@ func (b *webBank) charge(w http.ResponseWriter, r *http.Request) {
 }
 
 // Charges implements bank.
-func (b *webBank) Charges(context.Context) (map[string]int, int, error) {
+func (b *WebBank) Charges(context.Context) (map[string]int, int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return maps.Clone(b.charges), b.opened, nil
 }
 
+// Charged says how much was charged in all, and how much of it more than once.
+func (b *WebBank) Charged() (total, doubled int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.charges {
+		total, doubled = total+n, doubled+n-1
+	}
+	return total, doubled
+}
+
 // Close implements bank: it ends all connections.
-func (b *webBank) Close() error {
+func (b *WebBank) Close() error {
 	err := b.server.Close()
 	b.wg.Wait()
 	return err
