@@ -171,7 +171,8 @@ func (p *Proxy) setTimeouts(c *conn, t timeouts.Timeouts) error {
 		on = 0
 	}
 	for _, o := range [][3]int{
-		{unix.SOL_TCP, unix.TCP_KEEPIDLE, idle}, {unix.SOL_TCP, unix.TCP_KEEPINTVL, interval}, {unix.SOL_TCP, unix.TCP_KEEPCNT, count},
+		{unix.SOL_TCP, unix.TCP_KEEPIDLE, within(idle, maxKeepSeconds)}, {unix.SOL_TCP, unix.TCP_KEEPINTVL, within(interval, maxKeepSeconds)},
+		{unix.SOL_TCP, unix.TCP_KEEPCNT, within(count, maxKeepCount)},
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, on}, {unix.SOL_TCP, unix.TCP_USER_TIMEOUT, int(t.User.Milliseconds())},
 	} {
 		if err := unix.SetsockoptInt(c.clientFD, o[0], o[1], o[2]); err != nil {
@@ -180,6 +181,15 @@ func (p *Proxy) setTimeouts(c *conn, t timeouts.Timeouts) error {
 	}
 	return nil
 }
+
+// A socket takes no more than these (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPCNT of the kernel's
+// include/net/tcp.h); the namespace's defaults may be more.
+const (
+	maxKeepSeconds = 32767
+	maxKeepCount   = 127
+)
+
+func within(n, most int) int { return max(1, min(n, most)) }
 
 func wholeSeconds(d, usual time.Duration) int {
 	if d == 0 {

@@ -18,6 +18,7 @@ import (
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
 	"github.com/crsc-io/crsc/netproxy/netns"
 	"github.com/crsc-io/crsc/netproxy/order"
+	"github.com/crsc-io/crsc/netproxy/timeouts"
 )
 
 // TestVanishedPeers: an application that has told its kernel how long to wait for a
@@ -98,6 +99,31 @@ func TestVanishedPeers(t *testing.T) {
 		_, err := c.Read(make([]byte, 1))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded, i)
 	}
+}
+
+// TestTimeoutsOfANamespace: the defaults of a namespace may be longer than a socket
+// can be told to wait.
+func TestTimeoutsOfANamespace(t *testing.T) {
+	r := newTCPRig(t, order.Auto, func(*Options) {})
+	r.dead.Store(uint32(Alive))
+	r.pair(nstest.App4, proxiedPort)
+	require.NoError(t, r.proxy.do(t.Context(), "set", func() error {
+		r.proxy.vigil.usual = timeouts.Timeouts{Idle: 24 * time.Hour, Interval: 0, Count: 1000}
+		for _, c := range r.proxy.conns {
+			if err := r.proxy.setTimeouts(c, timeouts.Timeouts{KeepAlive: true, User: 7 * time.Second}); err != nil {
+				return err
+			}
+			for opt, want := range map[int]int{
+				unix.TCP_KEEPIDLE: 32767, unix.TCP_KEEPINTVL: 1, unix.TCP_KEEPCNT: 127, unix.TCP_USER_TIMEOUT: 7000,
+			} {
+				got, err := unix.GetsockoptInt(c.clientFD, unix.SOL_TCP, opt)
+				require.NoError(t, err)
+				require.Equal(t, want, got, opt)
+			}
+		}
+		require.Len(t, r.proxy.conns, 1)
+		return nil
+	}))
 }
 
 // impatient counts the connections on which the proxy has learned of timeouts.

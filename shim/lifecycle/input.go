@@ -36,6 +36,9 @@ type input struct {
 	typing func()
 }
 
+// feedLimit bounds the handing over of what the dead have not read.
+const feedLimit = time.Second
+
 // inlet is where stdin goes to in one run of the process.
 type inlet interface {
 	write(b []byte) (int, error)

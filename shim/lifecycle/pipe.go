@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"syscall"
 	"time"
@@ -118,13 +117,23 @@ func (p *pipe) retire() []byte {
 
 // unread returns what is in the pipe.
 func unread(r *os.File) ([]byte, error) {
-	n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
+	fd := int(r.Fd())
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
 	if err != nil || n == 0 {
 		return nil, err
 	}
+	// The dead may have given the pipe to somebody who reads it, too.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, err
+	}
 	b := make([]byte, n)
-	_, err = io.ReadFull(r, b)
-	return b, err
+	for at := 0; at < n; {
+		got, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, b[at:]) })
+		if at += max(got, 0); got <= 0 {
+			return b[:at], err
+		}
+	}
+	return b, nil
 }
 
 // feed implements inlet.
@@ -132,7 +141,13 @@ func (p *pipe) feed(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	if _, err := p.shim.Write(b); err != nil {
+	// The process may have made the pipe before larger than they are by default; this
+	// one may be of somebody who does not read.
+	_ = p.conn.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, len(b)) })
+	_ = p.shim.SetWriteDeadline(time.Now().Add(feedLimit))
+	_, err := p.shim.Write(b)
+	_ = p.shim.SetWriteDeadline(time.Time{})
+	if err != nil {
 		return fmt.Errorf("move unread stdin: %w", err)
 	}
 	return nil

@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// feedLimit bounds the typing of what was typed before.
-const feedLimit = time.Second
+// pendingLimit is more than the kernel keeps of a terminal's output, in bytes.
+// Somebody who is not frozen with the container may have the terminal as well.
+const pendingLimit = 1 << 20
 
 // tty is the terminal of one run of an init that may be restored. The shim
 // holds a slave of its own, so that input which the dead have not read can be had
@@ -161,7 +162,7 @@ func (t *tty) pendingLocked() int64 {
 	defer t.mu.Unlock()
 	if t.master != nil {
 		_ = t.conn.Control(func(fd uintptr) {
-			for {
+			for len(t.buf) < pendingLimit {
 				if n, err := t.readLocked(fd); n <= 0 || err != nil {
 					return
 				}

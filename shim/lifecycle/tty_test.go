@@ -42,6 +42,32 @@ func settings(t *testing.T, f *os.File) *unix.Termios {
 	return s
 }
 
+// TestTerminalMarkBeside: somebody outside the container has its terminal and writes on
+// and on; a checkpoint does not wait for the end of that.
+func TestTerminalMarkBeside(t *testing.T) {
+	o := &output{dst: newSink(t).File, keep: true}
+	tt, slave := adopted(t)
+	o.attach(tt, nil)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for b := make([]byte, 4096); ; {
+			if _, err := slave.Write(b); err != nil {
+				return
+			}
+		}
+	}()
+	for range 100 {
+		o.mark()
+		tt.mu.Lock()
+		kept := len(tt.buf)
+		tt.mu.Unlock()
+		require.LessOrEqual(t, kept, pendingLimit+firstBufferSize)
+	}
+	require.NoError(t, tt.close()) // hangs up
+	<-stopped
+}
+
 // TestTerminalMark: output counts to the byte, wherever in the kernel it is, with
 // a client that reads nothing.
 func TestTerminalMark(t *testing.T) {

@@ -73,7 +73,7 @@ func removeOpen(process string, missing map[string]bool) (exiting bool) {
 		dir = filepath.Join(process, "task", tasks[len(tasks)-1].Name(), "fd")
 		if files, _ = os.ReadDir(dir); len(files) == 0 {
 			return slices.ContainsFunc(tasks, func(t os.DirEntry) bool {
-				return ends(filepath.Join(process, "task", t.Name()), len(tasks) == 1)
+				return ends(filepath.Join(process, "task", t.Name()))
 			})
 		}
 	}
@@ -85,9 +85,9 @@ func removeOpen(process string, missing map[string]bool) (exiting bool) {
 	return false
 }
 
-// ends reports whether a thread is about to end. A zombie, if it is the last of its
-// process, has ended, and its sockets with it.
-func ends(task string, last bool) bool {
+// ends reports whether a thread is about to end. A zombie has ended, and what it had
+// open is of other threads, which tell for themselves: it can stay for ever.
+func ends(task string) bool {
 	b, err := os.ReadFile(task + "/stat")
 	if err != nil {
 		return false
@@ -95,7 +95,7 @@ func ends(task string, last bool) bool {
 	// The state follows the command's name, which may contain anything but is in
 	// parentheses; the flags are the seventh field from there.
 	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(f) < 7 || last && f[0] == "Z" {
+	if len(f) < 7 || f[0] == "Z" {
 		return false
 	}
 	const exiting = 0x4 // PF_EXITING of the kernel's include/linux/sched.h

@@ -54,3 +54,33 @@ func TestOwns(t *testing.T) {
 		require.Equal(t, group.want, p.owns(group.inodes), name)
 	}
 }
+
+// TestEnds: a thread is about to end between the flag and its last state. What it
+// calls itself does not matter.
+func TestEnds(t *testing.T) {
+	for stat, want := range map[string]bool{
+		"7 (app) S 1 7 7 0 -1 4194304 0\n":           false,
+		"7 (app) R 1 7 7 0 -1 4194308 0\n":           true,
+		"7 (a) Z 1 7 7 0 -1 4 (b) S 1 7 7 0 -1 4 \n": true,
+		"7 (a) R 1 7 7 0 -1 4) S 1 7 7 0 -1 0 0\n":   false,
+		"7 (app) Z 1 7 7 0 -1 4194308 0\n":           false, // others live on without it
+		"7 (app) R":                                  false,
+		"":                                           false,
+	} {
+		task := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(task, "stat"), []byte(stat), 0o600))
+		require.Equal(t, want, ends(task), stat)
+	}
+	require.False(t, ends(t.TempDir()), "it has gone")
+}
+
+// FuzzEnds: the name in the line is the container's choice.
+func FuzzEnds(f *testing.F) {
+	f.Add("app")
+	f.Add("a) Z 1 7 7 0 -1 0 ")
+	f.Fuzz(func(t *testing.T, name string) {
+		task := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(task, "stat"), []byte("7 ("+name+") R 1 7 7 0 -1 4194308 0\n"), 0o600))
+		require.True(t, ends(task))
+	})
+}
