@@ -45,8 +45,10 @@ func readMounts(pid int) ([]mountLine, error) {
 
 func parseMount(line string) (mountLine, bool) {
 	left, right, ok := strings.Cut(line, " - ")
-	l, r := strings.Fields(left), strings.Fields(right)
-	if !ok || len(l) < 6 || len(r) < 1 {
+	// The kernel escapes what separates fields, and no other space: a path may have
+	// others.
+	l, r := strings.Split(left, " "), strings.Split(right, " ")
+	if !ok || len(l) < 6 || r[0] == "" {
 		return mountLine{}, false
 	}
 	m := mountLine{id: l[0], parent: l[1], device: l[2], root: unescape(l[3]), target: unescape(l[4]), fstype: r[0]}

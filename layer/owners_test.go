@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"os"
 	"path/filepath"
@@ -136,4 +137,27 @@ func TestOwnerOfNobody(t *testing.T) {
 		require.ErrorIs(t, err, ErrOwner, what)
 		require.ErrorContains(t, err, what)
 	}
+}
+
+// FuzzOwners: whatever attributes a snapshot holds, files become those of the tree's
+// users, and of nobody else.
+func FuzzOwners(f *testing.F) {
+	f.Add(uint32(1000), []byte("\x02\x00\x00\x00\x02\x00\x07\x00\xe8\x03\x00\x00"))
+	f.Add(uint32(1065535), []byte("\x00\x00\x00\x03aaaabbbbccccdddd\xe8\x03\x00\x00"))
+	o := &Owners{UIDs: []OwnerRange{{From: 1000, To: 500_000, Count: 65536}}, GIDs: []OwnerRange{{From: 1000, To: 500_000, Count: 65536}}}
+	f.Fuzz(func(t *testing.T, id uint32, value []byte) {
+		e := entry{uid: id, gid: id, xattrs: []xattr{
+			{name: []byte("security.capability"), value: value}, {name: []byte("system.posix_acl_access"), value: value},
+		}}
+		before := bytes.Clone(value)
+		if err := o.move(&e); err != nil {
+			require.ErrorIs(t, err, ErrOwner)
+			return
+		}
+		require.True(t, e.uid >= 500_000 && e.uid < 565_536 && e.gid == e.uid, e.uid)
+		require.Equal(t, before, value, "it is the snapshot's")
+		for _, x := range e.xattrs {
+			require.Len(t, x.value, len(value))
+		}
+	})
 }
