@@ -23,16 +23,21 @@ func (p *Proxy) bindUpstreams() (lost int) {
 		}
 		free := u.free()
 		for _, v := range spare {
-			switch x := v.virtual.cur; {
+			x, k := v.virtual.cur, v.pick(free)
+			switch {
 			case ended(v) || v.shut[legSide]:
 				p.destroy(v, true)
 			case x != nil && x.last && !x.answered(x.recorded(p.rep.plan)):
 				p.opts.Log.WithFields(connFields(v)).Error("netproxy: the answer to the application's request is lost; reset")
 				p.destroy(v, true)
 				lost++
-			case len(free) > 0:
-				p.bind(v, free[0], free[0].inRead)
-				free = free[1:]
+			case k >= 0:
+				p.bind(v, free[k], free[k].inRead)
+				free = slices.Delete(free, k, k+1)
+			case u.speaks != nil && v.virtual.class != 0:
+				p.opts.Log.WithFields(connFields(v)).Error("netproxy: no session is as that which the application takes this for; reset")
+				p.destroy(v, true)
+				lost++
 			default:
 				p.launchVirtual(v)
 			}

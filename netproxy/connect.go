@@ -11,6 +11,7 @@ import (
 	"github.com/crsc-io/crsc/netproxy/nfqueue"
 	"github.com/crsc-io/crsc/netproxy/order"
 	"github.com/crsc-io/crsc/netproxy/redirect"
+	"github.com/crsc-io/crsc/netproxy/session"
 	"github.com/crsc-io/crsc/netproxy/tcprepair"
 )
 
@@ -45,7 +46,9 @@ type outbound struct {
 	virtual   *virtual
 	first     []byte // output for the server, when it has answered
 	http      bool   // the server speaks HTTP/1
-	spoke     uint64 // output that the server had been sent when it spoke last
+	// session is that of a protocol that has some; nil: it is not known to be.
+	session *session.Tracker
+	spoke   uint64 // output that the server had been sent when it spoke last
 
 	// Of the time after a replay (repeats): what is kept back of a request, since
 	// when, and whether the connection is only kept for an answer.

@@ -15,8 +15,10 @@
 // application opens its connections again; what it sends is compared with what
 // the server has already, and not sent again (egress, replayState). Where the
 // server speaks HTTP/1, what comes again is not connections but exchanges, since a
-// pool gives a request another connection every time (upstream). Those that are made
-// only after the replay are answered from the record then (repeats).
+// pool gives a request another connection every time (upstream). The same goes for
+// several sessions with a Redis or a PostgreSQL, between those that are alike (package
+// session). What is made only after the replay is answered from the record then
+// (repeats).
 //
 // Datagrams (UDP, with Options.Datagrams) wait in the kernel until they are
 // journaled and the journal is committed, and then go their way; so do those that

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/session"
 )
 
 // exchange is a recorded request to a server with what was answered, during a
@@ -18,6 +19,9 @@ type exchange struct {
 	// leg is where the application made it in this replay; nil: not yet.
 	leg    *conn
 	method string
+	// before and after are the classes of the session, if the server has such.
+	before, after session.Class
+	prepares      bool // it only prepares the session for what comes
 	// allowed and fed are input offsets of conn: up to which the answer may be
 	// delivered, and was. shift added to one gives that of the leg.
 	allowed, fed, shift uint64
@@ -99,6 +103,9 @@ func (x *exchange) recorded(plan *replay.Plan) []byte {
 
 // answered reports whether an answer to the request needs nothing after it.
 func (x *exchange) answered(answer []byte) bool {
+	if x.conn.session != nil {
+		return !x.last || x.conn.session.Resting()
+	}
 	if len(x.Outputs) == 0 {
 		return true // the connection was at rest, or the answer can't be told from its end
 	}

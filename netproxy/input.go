@@ -81,6 +81,9 @@ func (p *Proxy) record(c *conn, data []byte) {
 // input journals what the client sent and delivers it.
 func (p *Proxy) input(c *conn, data []byte) {
 	p.record(c, data)
+	if c.session != nil {
+		c.session.Heard(data)
+	}
 	if c.failed[legSide] || c.legFD < 0 {
 		return // the application ended the connection; nobody will read this
 	}

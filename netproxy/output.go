@@ -151,6 +151,9 @@ func (p *Proxy) send(c *conn, data []byte) {
 		p.send(c, data[:journal.MaxPayload])
 		data = data[journal.MaxPayload:]
 	}
+	if c.dir == dirOut {
+		c.follow(data)
+	}
 	if p.failed == nil {
 		if p.rawOutput {
 			p.opts.Journal.AppendOutputBytes(c.id, c.outPos, data)

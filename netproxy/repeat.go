@@ -10,6 +10,7 @@ import (
 
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/session"
 )
 
 // repeats are recorded requests to a server that speaks HTTP/1 which the
@@ -17,8 +18,9 @@ import (
 // of its own does, for instance: then they are answered from the record, and do not
 // reach the server a second time.
 type repeats struct {
-	open  []*exchange
-	until time.Time
+	open   []*exchange
+	until  time.Time
+	speaks *session.Tracker // as that of upstream
 }
 
 const (
@@ -41,7 +43,11 @@ func (p *Proxy) keepRepeats(dest netip.AddrPort, u *upstream) {
 		r = &repeats{}
 		p.egress.repeats[dest] = r
 	}
+	r.speaks = u.speaks
 	for _, x := range u.open {
+		if !x.standsAlone() {
+			continue // differences are tolerated
+		}
 		pc := p.rep.plan.Conns[x.conn.id]
 		if x.answer = pc.Slice(x.InFrom, x.InTo); len(x.answer) > repeatedAnswer {
 			p.opts.Log.WithFields(connFields(x.conn)).Warn("netproxy: the answer to a request that the application has not made again is too large to be kept")
@@ -88,12 +94,15 @@ func (p *Proxy) unlessRecorded(c *conn, data []byte) []byte {
 		c.askedAt = time.Now()
 	}
 	c.asked = append(c.asked, data...)
-	n, i := requestLen(c.asked), -1
+	n, i := 0, -1
+	if r != nil {
+		n = r.requestLen(c.asked)
+	}
 	if n == 0 && r != nil && !p.draining {
 		return nil
 	}
 	if n > 0 && r != nil {
-		i = slices.IndexFunc(r.open, func(x *exchange) bool { return x.madeBy(c.asked, n) })
+		i = r.find(c.asked, n, c.class())
 	}
 	if i < 0 {
 		return c.passAsked()
@@ -203,10 +212,23 @@ func (p *Proxy) asking() bool {
 		slices.ContainsFunc(p.slots, func(c *conn) bool { return c != nil && len(c.asked) > 0 })
 }
 
-// waitsForRepeat reports whether data begins with a request that an earlier
+// waitsForRepeat reports whether the application asks on a leg for what an earlier
 // recovery's record has, and that is answered after this one.
-func (p *Proxy) waitsForRepeat(dest netip.AddrPort, data []byte) bool {
-	r := p.egress.repeats[dest]
-	n := requestLen(data)
-	return r != nil && n > 0 && slices.ContainsFunc(r.open, func(x *exchange) bool { return x.madeBy(data, n) })
+func (p *Proxy) waitsForRepeat(v *conn) bool {
+	r, data := p.egress.repeats[v.dest], v.virtual.asked
+	if r == nil {
+		return false
+	}
+	n := r.requestLen(data)
+	return n > 0 && r.find(data, n, v.virtual.class) >= 0
+}
+
+func (r *repeats) requestLen(data []byte) int {
+	return (&upstream{speaks: r.speaks}).requestLen(data)
+}
+
+// find looks for the record of what data, which is n bytes of requests, asks a server
+// with whom the session is of a class; -1: there is none.
+func (r *repeats) find(data []byte, n int, class session.Class) int {
+	return slices.IndexFunc(r.open, func(x *exchange) bool { return x.before == class && x.madeBy(data, n) })
 }

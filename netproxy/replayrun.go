@@ -89,6 +89,9 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		if err := p.awaitOutputs(); err != nil {
 			return fmt.Errorf("after the last of %d steps: %w", len(steps), err)
 		}
+		if err := p.checkSessions(); err != nil {
+			return err
+		}
 		if err := p.settleReplies(); err != nil {
 			return err
 		}

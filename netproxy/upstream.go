@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/session"
 )
 
 // upstream is what a replay knows of a server that speaks HTTP/1 with the
@@ -22,6 +23,8 @@ type upstream struct {
 	conns []*conn     // recorded
 	open  []*exchange // not made again yet, in the order of the record
 	legs  []*conn     // virtual
+	// speaks reads what is said in the sessions of the server, if it has such.
+	speaks *session.Tracker
 }
 
 // findUpstreams finds the servers of a plan whose exchanges stand alone.
@@ -40,22 +43,26 @@ func (p *Proxy) findUpstreams(plan *replay.Plan) {
 			not[c.dest] = not[c.dest] || c.dir == dirOut
 			continue
 		}
-		list, ok := pc.Exchanges()
-		known, ok2 := speaksHTTP(pc, list)
-		if !ok || !ok2 {
-			not[c.dest] = true
-			continue
-		}
-		http[c.dest] = http[c.dest] || known || c.http
 		u := p.rep.upstreams[c.dest]
 		if u == nil {
 			u = &upstream{}
 			p.rep.upstreams[c.dest] = u
 		}
-		u.add(c, list)
+		list, ok := pc.Exchanges()
+		if not[c.dest] = !ok || !u.speakAlike(c); not[c.dest] {
+			continue
+		}
+		u.add(c, pc, list)
+		known, ok := speaksHTTP(pc, list)
+		if c.session != nil {
+			ok = c.classify(pc)
+		}
+		not[c.dest] = !ok
+		http[c.dest] = http[c.dest] || known || c.http
 	}
 	for dest, u := range p.rep.upstreams {
-		if not[dest] || !http[dest] {
+		// A single session is compared as a stream: several threads may write to it.
+		if not[dest] || !http[dest] && (u.speaks == nil || len(u.conns) < 2) || http[dest] && u.speaks != nil {
 			delete(p.rep.upstreams, dest)
 			continue
 		}
@@ -67,13 +74,13 @@ func (p *Proxy) findUpstreams(plan *replay.Plan) {
 	}
 }
 
-func (u *upstream) add(c *conn, list []replay.Exchange) {
+func (u *upstream) add(c *conn, pc *replay.Conn, list []replay.Exchange) {
 	u.conns = append(u.conns, c)
 	c.exchanges = make([]*exchange, len(list))
 	for i := range list {
 		x := &exchange{Exchange: list[i], conn: c, last: i == len(list)-1, fed: list[i].InFrom, allowed: list[i].InFrom}
 		c.exchanges[i] = x
-		if len(x.Outputs) > 0 && !x.Repeated {
+		if len(x.Outputs) > 0 && !x.Repeated && !x.farewell(pc) {
 			u.open = append(u.open, x)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/crsc-io/crsc/netproxy/session"
 )
 
 // virtual is what only a leg has that stands in a replay with no server behind it.
@@ -15,6 +17,10 @@ type virtual struct {
 	skip     uint64    // bytes that were written before the cut, and come again
 	asked    []byte    // read from the leg, and no exchange yet
 	cur      *exchange // made last
+	// class is that of the session that the application takes the leg for; home was
+	// the connection's at the cut.
+	class session.Class
+	home  *conn
 }
 
 // loosen makes virtual legs of those that the checkpoint's image holds.
@@ -36,7 +42,7 @@ func (p *Proxy) loosen() {
 			c.readable[legSide], c.writable[legSide], c.hup[legSide], c.shut[legSide] = false, false, false, false
 			x := c.exchanges[0]
 			x.leg, x.fed, x.allowed = v, max(x.fed, c.inSent), max(x.fed, c.inSent)
-			v.virtual.cur = x
+			v.virtual.cur, v.virtual.class, v.virtual.home = x, x.after, c
 			u.legs = append(u.legs, v)
 			p.rewatchLeg(v)
 			p.activate(v)
@@ -103,26 +109,30 @@ func (p *Proxy) ask(v *conn) {
 	if len(w.asked) == 0 || w.cur != nil && w.cur.fed < w.cur.InTo {
 		return
 	}
-	n := requestLen(w.asked)
+	n := w.upstream.requestLen(w.asked)
 	if n == 0 {
 		return
 	}
-	of := func(x *exchange) bool { return x.madeBy(w.asked, n) }
+	of := func(x *exchange) bool { return x.before == w.class && x.madeBy(w.asked, n) }
 	if n < 0 {
 		// The rest of a request that was begun before the cut goes on where it was.
 		of = func(x *exchange) bool {
 			return w.cur != nil && x.conn == w.cur.conn && len(w.asked) >= int(x.Length()) && x.madeBy(w.asked, int(x.Length()))
 		}
 	}
-	i := slices.IndexFunc(w.upstream.open, of)
-	if i < 0 {
+	var x *exchange
+	if i := slices.IndexFunc(w.upstream.open, of); i >= 0 {
+		x = w.upstream.open[i]
+		w.upstream.open = slices.Delete(w.upstream.open, i, i+1)
+	} else if x = v.prepared(n); x == nil {
+		if s := w.upstream.speaks; s != nil && v.hup[legSide] && s.Farewell(n) {
+			w.asked = nil
+		}
 		return
 	}
-	x := w.upstream.open[i]
-	w.upstream.open = slices.Delete(w.upstream.open, i, i+1)
 	method, _, _ := bytes.Cut(w.asked[:min(len(w.asked), 32)], []byte(" "))
 	x.method, x.leg, x.shift = string(method), v, v.inSent-x.InFrom
-	w.cur, w.asked = x, w.asked[x.Length():]
+	w.cur, w.class, w.asked = x, x.after, w.asked[x.Length():]
 	p.stats.swallowed.Add(x.Length())
 	p.serve(x)
 }
@@ -131,8 +141,8 @@ func (p *Proxy) ask(v *conn) {
 // record.
 func (p *Proxy) inVain(v *conn) bool {
 	w := v.virtual
-	return !v.gone && len(w.asked) > 0 && (w.cur == nil || w.cur.fed == w.cur.InTo) && requestLen(w.asked) != 0 &&
-		!p.waitsForRepeat(v.dest, w.asked)
+	return !v.gone && len(w.asked) > 0 && (w.cur == nil || w.cur.fed == w.cur.InTo) && w.upstream.requestLen(w.asked) != 0 &&
+		!p.waitsForRepeat(v)
 }
 
 // askedInVain reports whether the application makes a request to a server that has

@@ -1,0 +1,248 @@
+package session
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// postgres reads version 3.0 of the protocol. The application's messages say what is
+// asked of a session, the server's ReadyForQuery that all is answered, and whether a
+// transaction is open.
+type postgres struct {
+	in, out  messages
+	state    parts
+	settings uint64 // a chain of the statements that set something
+	tx       uint64 // a chain of what was asked since the last rest outside of one
+	open     bool   // in a transaction
+	owed     int    // requests that are not answered
+	oneByte  bool   // the server answers a request for encryption with one byte
+	began    bool   // the startup message was seen
+}
+
+const (
+	startupVersion = 3 << 16
+	sslRequest     = 80877103
+	gssRequest     = 80877104
+	// statementHead bounds what is kept of a message, in bytes; the text of a longer
+	// statement is not looked at.
+	statementHead = 64 << 10
+)
+
+func isPostgres(first []byte) bool {
+	if len(first) < 8 {
+		return false
+	}
+	n, code := binary.BigEndian.Uint32(first), binary.BigEndian.Uint32(first[4:])
+	return n >= 8 && n <= 10000 && (code == startupVersion || n == 8 && (code == sslRequest || code == gssRequest))
+}
+
+func newPostgres() *postgres {
+	return &postgres{in: messages{keep: statementHead, bare: true}, out: messages{keep: 16}}
+}
+
+func (s *postgres) class() (Class, bool) {
+	c := s.state.sum + s.settings
+	if s.open {
+		c += s.tx
+	}
+	return Class(c), s.owed == 0 && s.in.empty()
+}
+
+func (s *postgres) wrote(data []byte) bool {
+	return s.in.read(data, s.asked)
+}
+
+func (s *postgres) inside() bool { return s.open }
+
+func (*postgres) name() string { return "PostgreSQL" }
+
+func (*postgres) farewell() int { return len("X") + 4 }
+
+func (s *postgres) heard(data []byte) bool {
+	if s.oneByte && len(data) > 0 {
+		if data[0] != 'N' {
+			return false // what follows is encrypted
+		}
+		s.oneByte, s.in.bare, data = false, true, data[1:]
+		s.owed--
+	}
+	return s.out.read(data, s.answered)
+}
+
+// asked takes a message of the application. Kind is 0 for one of the beginning.
+func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
+	s.tx = chain(s.tx, binary.BigEndian.AppendUint64([]byte{kind}, s.in.digest.Sum64()))
+	switch kind {
+	case 0:
+		return s.startup(body)
+	case 'Q':
+		s.owed++
+		return whole && s.text(cString(body))
+	case 'S':
+		s.owed++
+	case 'P':
+		return whole && s.parse(body)
+	case 'C':
+		if len(body) > 1 && body[0] == 'S' {
+			s.state.drop("statement " + cString(body[1:]))
+		}
+	case 'E':
+		s.state.drop("statement ") // that without a name, see parse
+	case 'F':
+		return false // a function that could do anything
+	}
+	return true
+}
+
+func (s *postgres) startup(body []byte) bool {
+	if len(body) < 4 {
+		return false
+	}
+	switch code := binary.BigEndian.Uint32(body); {
+	case code == sslRequest || code == gssRequest:
+		s.oneByte = true
+	case code == startupVersion && !s.began:
+		s.began = true
+		if !s.state.set("startup", body) {
+			return false
+		}
+	default:
+		return false
+	}
+	s.owed++
+	return true
+}
+
+// parse takes a Parse message: a statement is prepared. One without a name lasts, in
+// effect, until it is executed.
+func (s *postgres) parse(body []byte) bool {
+	name := cString(body)
+	rest := body[min(len(body), len(name)+1):]
+	return s.text(cString(rest)) && s.state.set("statement "+name, rest)
+}
+
+// text takes the SQL of a statement.
+func (s *postgres) text(sql string) bool {
+	switch effectOf(sql) {
+	case neutral:
+		return true
+	case sets:
+		if s.open {
+			return false // it may be undone
+		}
+		s.settings = chain(s.settings, []byte(sql))
+		return true
+	}
+	return false
+}
+
+// answered takes a message of the server.
+func (s *postgres) answered(kind byte, body []byte, _ bool) bool {
+	if kind != 'Z' {
+		return true
+	}
+	if len(body) != 1 || s.owed == 0 {
+		return false
+	}
+	if s.owed--; s.owed > 0 {
+		return true
+	}
+	if s.open = body[0] != 'I'; !s.open {
+		s.tx = 0
+	}
+	return true
+}
+
+func cString(b []byte) string {
+	text, _, _ := bytes.Cut(b, []byte{0})
+	return string(text)
+}
+
+func (s *postgres) whole(data []byte) int {
+	last := byte(0)
+	rest := data
+	for len(rest) > 0 {
+		head := 1
+		if rest[0] == 0 { // the length of a startup message
+			head = 0
+		}
+		if len(rest) < head+4 {
+			return 0
+		}
+		n := int(binary.BigEndian.Uint32(rest[head:]))
+		switch {
+		case n < 4 || n > 1<<30:
+			return -1
+		case len(rest) < head+n:
+			return 0
+		}
+		last = 0
+		if head == 1 {
+			last = rest[0]
+		}
+		rest = rest[head+n:]
+	}
+	switch last {
+	case 0, 'Q', 'S', 'p', 'X', 'c', 'f':
+		return len(data)
+	}
+	return 0
+}
+
+// messages cuts a stream into messages: a kind, a length in four bytes, a body.
+type messages struct {
+	keep int    // of a body
+	bare bool   // the next has no kind
+	head []byte // what is here of kind and length
+	body []byte
+	left int // bytes of the body that are to come
+	on   bool
+	// digest is of the whole body.
+	digest xxhash.Digest
+}
+
+func (m *messages) empty() bool { return !m.on && len(m.head) == 0 }
+
+func (m *messages) read(data []byte, take func(kind byte, body []byte, whole bool) bool) bool {
+	for {
+		if !m.on {
+			size := 5
+			if m.bare {
+				size = 4
+			}
+			n := min(size-len(m.head), len(data))
+			m.head, data = append(m.head, data[:n]...), data[n:]
+			if len(m.head) < size {
+				return true
+			}
+			m.left = int(binary.BigEndian.Uint32(m.head[size-4:])) - 4
+			if m.left < 0 || m.left > 1<<30 {
+				return false
+			}
+			m.on, m.body = true, m.body[:0]
+			m.digest.Reset()
+		}
+		n := min(m.left, len(data))
+		room := max(min(m.keep-len(m.body), n), 0)
+		whole := room == n
+		m.body = append(m.body, data[:room]...)
+		_, _ = m.digest.Write(data[:n])
+		data, m.left = data[n:], m.left-n
+		if m.left > 0 {
+			return true
+		}
+		kind := byte(0)
+		if !m.bare {
+			kind = m.head[0]
+		}
+		m.on, m.bare, m.head = false, false, m.head[:0]
+		if !take(kind, m.body, whole && len(m.body) < m.keep) {
+			return false
+		}
+		if len(data) == 0 {
+			return true
+		}
+	}
+}

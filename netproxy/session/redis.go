@@ -1,0 +1,221 @@
+package session
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+)
+
+// redis reads RESP. A command is an array of bulk strings, and has one answer. What it
+// does to its session does not depend on that, for sessions that did the same.
+type redis struct {
+	state parts
+	tx    uint64 // a chain of what was asked since MULTI or WATCH; 0: nothing
+	multi bool
+	buf   []byte // a command that is not whole
+	skip  int    // bytes of one that need not be seen
+	owed  int    // commands that are not answered
+	said  replies
+}
+
+// redisHead bounds what is kept of a command, in bytes: those that change their session
+// are shorter.
+const redisHead = 16 << 10
+
+func isRedis(first []byte) bool {
+	return len(first) >= 2 && first[0] == '*' && first[1] >= '1' && first[1] <= '9'
+}
+
+func (r *redis) inside() bool { return r.tx != 0 }
+
+func (*redis) name() string { return "Redis" }
+
+func (*redis) farewell() int { return 0 }
+
+func (r *redis) heard(data []byte) bool {
+	n, ok := r.said.read(data)
+	r.owed -= n
+	return ok && r.owed >= 0
+}
+
+func (r *redis) class() (Class, bool) {
+	c := Class(r.state.sum)
+	if r.tx != 0 {
+		c = Class(chain(r.tx, strconv.AppendUint(nil, uint64(c), 16)))
+	}
+	return c, r.owed == 0 && len(r.buf) == 0 && r.skip == 0
+}
+
+func (r *redis) wrote(data []byte) bool {
+	n := min(r.skip, len(data))
+	data, r.skip = data[n:], r.skip-n
+	if len(r.buf) > 0 {
+		r.buf = append(r.buf, data...)
+		data = r.buf
+	}
+	var c redisCommand
+	for len(data) > 0 {
+		need := c.parse(data)
+		if need < 0 {
+			return false
+		}
+		if need > 0 {
+			break
+		}
+		if !r.command(&c, data[:c.size]) {
+			return false
+		}
+		data = data[c.size:]
+	}
+	if len(data) < redisHead {
+		r.buf = append(r.buf[:0], data...)
+		return true
+	}
+	// One with a large value at its end, which need not be seen.
+	r.owed++
+	r.skip, r.buf = c.size-len(data), r.buf[:0]
+	return r.skip > 0 && r.tx == 0 && neutralRedis(c.name())
+}
+
+// command learns what a command does to its session.
+func (r *redis) command(c *redisCommand, text []byte) bool {
+	r.owed++
+	name := c.name()
+	switch name {
+	case "MULTI", "WATCH":
+		r.multi = r.multi || name == "MULTI"
+		r.tx = chain(r.tx, text)
+		return true
+	case "EXEC", "DISCARD":
+		r.multi, r.tx = false, 0
+		return true
+	case "UNWATCH":
+		if !r.multi {
+			r.tx = 0
+			return true
+		}
+		r.tx = chain(r.tx, text)
+		return true
+	}
+	if neutralRedis(name) {
+		if r.tx != 0 {
+			r.tx = chain(r.tx, text)
+		}
+		return true
+	}
+	part, ok := c.part()
+	if !ok || r.multi {
+		return false
+	}
+	return r.state.set(part, text)
+}
+
+// neutralRedis reports whether a command leaves its session as it was. Those that do
+// not are few and known; modules have none.
+func neutralRedis(name string) bool {
+	switch name {
+	case "SELECT", "AUTH", "HELLO", "READONLY", "READWRITE", "CLIENT", "ASKING", "RESET", "QUIT", "MONITOR", "SYNC", "PSYNC",
+		"REPLCONF", "SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUNSUBSCRIBE",
+		"MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH", "SCRIPT", "DEBUG", "FAILOVER", "SHUTDOWN":
+		return false
+	}
+	return true
+}
+
+// redisCommand is the beginning of a command.
+type redisCommand struct {
+	args  [3][]byte
+	count int // of all arguments
+	size  int // of the whole, in bytes
+}
+
+// parse reads the command that data begins with. Need is 0 if it is whole, -1 if it is
+// none. If only a part of the last argument is missing, size is known.
+func (c *redisCommand) parse(data []byte) (need int) {
+	*c = redisCommand{}
+	rest := data
+	if c.count, rest, need = redisNumber(rest, '*'); need != 0 {
+		return need
+	}
+	if c.count < 1 {
+		return -1
+	}
+	for i := range c.count {
+		var n int
+		if n, rest, need = redisNumber(rest, '$'); need != 0 {
+			return need
+		}
+		if n < 0 {
+			return -1
+		}
+		if n+2 > len(rest) {
+			if i == c.count-1 {
+				c.size = len(data) - len(rest) + n + 2
+			}
+			return 1
+		}
+		if i < len(c.args) {
+			c.args[i] = rest[:n]
+		}
+		rest = rest[n+2:]
+	}
+	c.size = len(data) - len(rest)
+	return 0
+}
+
+func (c *redisCommand) name() string { return strings.ToUpper(string(c.args[0])) }
+
+// part names the piece of its session's state that the command sets; not ok: it is not
+// known what it does.
+func (c *redisCommand) part() (name string, ok bool) {
+	name = c.name()
+	switch name {
+	case "SELECT", "AUTH", "HELLO":
+		return name, true
+	case "READONLY", "READWRITE":
+		return "READONLY", true
+	case "CLIENT":
+		switch sub := strings.ToUpper(string(c.args[1])); sub {
+		case "SETNAME", "NO-EVICT", "NO-TOUCH", "MAINT_NOTIFICATIONS":
+			return name + " " + sub, true
+		case "SETINFO":
+			return name + " " + sub + " " + strings.ToUpper(string(c.args[2])), true
+		}
+	}
+	return "", false
+}
+
+// redisNumber reads a line that is a kind and a number. Need is 1 if it is not whole,
+// -1 if it is another.
+func redisNumber(data []byte, kind byte) (n int, rest []byte, need int) {
+	if len(data) == 0 {
+		return 0, nil, 1
+	}
+	line, rest, whole := bytes.Cut(data[:min(len(data), redisLine)], []byte("\r\n"))
+	switch {
+	case data[0] != kind || !whole && len(data) >= redisLine:
+		return 0, nil, -1
+	case !whole:
+		return 0, nil, 1
+	}
+	n, err := strconv.Atoi(string(line[1:]))
+	if err != nil || n > 512<<20 {
+		return 0, nil, -1
+	}
+	return n, data[len(data[:min(len(data), redisLine)])-len(rest):], 0
+}
+
+// redisLine bounds a line with a number, in bytes.
+const redisLine = 24
+
+func (r *redis) whole(data []byte) int {
+	var c redisCommand
+	for rest := data; len(rest) > 0; rest = rest[c.size:] {
+		if need := c.parse(rest); need < 0 {
+			return -1
+		} else if need > 0 {
+			return 0
+		}
+	}
+	return len(data)
+}

@@ -1,0 +1,208 @@
+package session
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// talk is what one end says, or the other.
+type talk struct{ wrote, heard string }
+
+func command(args ...string) string {
+	s := fmt.Sprintf("*%d\r\n", len(args))
+	for _, a := range args {
+		s += fmt.Sprintf("$%d\r\n%s\r\n", len(a), a)
+	}
+	return s
+}
+
+// message is one of PostgreSQL's; kind 0: it has none.
+func message(kind byte, body string) string {
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(body)+4))
+	if kind != 0 {
+		b = append([]byte{kind}, b...)
+	}
+	return string(b) + body
+}
+
+// play follows a session, in pieces of any size, and returns its class and whether it
+// rests.
+func play(t *testing.T, id uint32, size int, list ...talk) (*Tracker, Class) {
+	t.Helper()
+	tr := Sniff(id, []byte(list[0].wrote))
+	require.NotNil(t, tr)
+	offset := uint64(0)
+	for _, k := range list {
+		for s := k.wrote; s != ""; {
+			n := min(len(s), size)
+			tr.Wrote(offset, []byte(s[:n]))
+			offset, s = offset+uint64(n), s[n:]
+		}
+		for s := k.heard; s != ""; {
+			n := min(len(s), size)
+			tr.Heard([]byte(s[:n]))
+			s = s[n:]
+		}
+	}
+	c, ok := tr.At(offset)
+	require.True(t, ok)
+	return tr, c
+}
+
+func redisTalk(args ...string) talk { return talk{command(args...), "+OK\r\n"} }
+
+var hello = talk{command("HELLO", "3"), "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nmodules\r\n*0\r\n"}
+
+func TestRedis(t *testing.T) {
+	long := strings.Repeat("x", 3*redisHead)
+	for what, test := range map[string]struct {
+		a, b []talk
+		same bool
+	}{
+		"commands leave no trace":    {[]talk{hello, redisTalk("INCR", "a")}, []talk{hello, redisTalk("SET", "b", "1"), redisTalk("EVAL", "return 1", "0")}, true},
+		"a large value":              {[]talk{hello, redisTalk("SET", "b", long)}, []talk{hello}, true},
+		"another database":           {[]talk{hello, redisTalk("SELECT", "1")}, []talk{hello, redisTalk("SELECT", "2")}, false},
+		"back to the database":       {[]talk{redisTalk("SELECT", "1"), redisTalk("SELECT", "2")}, []talk{redisTalk("SELECT", "2")}, true},
+		"in any order":               {[]talk{redisTalk("SELECT", "1"), redisTalk("CLIENT", "SETNAME", "x")}, []talk{redisTalk("CLIENT", "SETNAME", "x"), redisTalk("SELECT", "1")}, true},
+		"another user":               {[]talk{redisTalk("AUTH", "a", "secret")}, []talk{redisTalk("AUTH", "b", "secret")}, false},
+		"in a transaction":           {[]talk{hello, redisTalk("MULTI")}, []talk{hello}, false},
+		"in the same transaction":    {[]talk{hello, redisTalk("MULTI"), {command("INCR", "a"), "+QUEUED\r\n"}}, []talk{hello, redisTalk("GET", "x"), redisTalk("MULTI"), {command("INCR", "a"), "+QUEUED\r\n"}}, true},
+		"in another transaction":     {[]talk{hello, redisTalk("MULTI"), {command("INCR", "a"), "+QUEUED\r\n"}}, []talk{hello, redisTalk("MULTI"), {command("INCR", "b"), "+QUEUED\r\n"}}, false},
+		"after one":                  {[]talk{hello, redisTalk("MULTI"), redisTalk("INCR", "a"), {command("EXEC"), "*1\r\n:1\r\n"}}, []talk{hello}, true},
+		"it watches":                 {[]talk{hello, redisTalk("WATCH", "a")}, []talk{hello}, false},
+		"subscribers are unlike all": {[]talk{hello, redisTalk("SUBSCRIBE", "a")}, []talk{hello, redisTalk("SUBSCRIBE", "a")}, false},
+		"what is pushed":             {[]talk{hello, {command("GET", "a"), ">1\r\n+x\r\n$-1\r\n"}}, []talk{hello, {command("GET", "a"), "$-1\r\n"}}, false},
+		"no protocol at all":         {[]talk{hello, {"nonsense\r\n", ""}}, []talk{hello}, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			for _, size := range []int{1, 7, 1 << 20} {
+				_, a := play(t, 1, size, test.a...)
+				_, b := play(t, 2, 1<<20, test.b...)
+				require.Equal(t, test.same, a == b, "pieces of %d", size)
+			}
+		})
+	}
+}
+
+func TestRedisRestsWhenAllIsAnswered(t *testing.T) {
+	for answer, ends := range map[string]bool{
+		"$3\r\nabc\r\n": true, "$-1\r\n": true, ":1\r\n": true, "_\r\n": true, "*0\r\n": true, "-ERR x\r\n": true,
+		"*2\r\n*1\r\n:1\r\n$1\r\nx\r\n": true, "%1\r\n+a\r\n*2\r\n:1\r\n:2\r\n": true,
+		"$3\r\nabc": false, "*2\r\n:1\r\n": false, "%1\r\n+a\r\n": false, "+O": false,
+	} {
+		tr, _ := play(t, 1, 1, talk{command("X"), answer})
+		require.Equal(t, ends, tr.Resting(), "%q", answer)
+		require.False(t, tr.Lost())
+	}
+}
+
+var (
+	startup = talk{message(0, "\x00\x03\x00\x00user\x00postgres\x00\x00"), message('R', "\x00\x00\x00\x00") + message('K', "12345678") + message('Z', "I")}
+	plainly = talk{message('Q', "UPDATE t SET n = n + 1\x00"), message('C', "UPDATE 1\x00") + message('Z', "I")}
+	begin   = talk{message('Q', "begin\x00"), message('C', "BEGIN\x00") + message('Z', "T")}
+	commit  = talk{message('Q', "commit\x00"), message('C', "COMMIT\x00") + message('Z', "I")}
+)
+
+func query(sql string) talk  { return talk{message('Q', sql+"\x00"), message('Z', "I")} }
+func inside(sql string) talk { return talk{message('Q', sql+"\x00"), message('Z', "T")} }
+
+func prepare(name, sql string) talk {
+	return talk{message('P', name+"\x00"+sql+"\x00\x00\x00") + message('D', "S"+name+"\x00") + message('S', ""), message('1', "") + message('Z', "I")}
+}
+
+func TestPostgres(t *testing.T) {
+	for what, test := range map[string]struct {
+		a, b []talk
+		same bool
+	}{
+		"statements leave no trace":    {[]talk{startup, plainly}, []talk{startup, query("INSERT INTO t VALUES (1)"), query("/* x */ SELECT 1 -- y")}, true},
+		"another user":                 {[]talk{startup}, []talk{{strings.Replace(startup.wrote, "postgres", "someone.", 1), startup.heard}}, false},
+		"prepared in any order":        {[]talk{startup, prepare("a", "SELECT 1"), prepare("b", "SELECT 2")}, []talk{startup, prepare("b", "SELECT 2"), prepare("a", "SELECT 1")}, true},
+		"prepared differently":         {[]talk{startup, prepare("a", "SELECT 1")}, []talk{startup, prepare("a", "SELECT 2")}, false},
+		"closed":                       {[]talk{startup, prepare("a", "SELECT 1"), {message('C', "Sa\x00") + message('S', ""), message('Z', "I")}}, []talk{startup}, true},
+		"in a transaction":             {[]talk{startup, begin}, []talk{startup}, false},
+		"in the same":                  {[]talk{startup, begin, inside("UPDATE t SET n = 1")}, []talk{startup, plainly, begin, inside("UPDATE t SET n = 1")}, true},
+		"in another":                   {[]talk{startup, begin, inside("UPDATE t SET n = 1")}, []talk{startup, begin, inside("UPDATE t SET n = 2")}, false},
+		"after one":                    {[]talk{startup, begin, inside("UPDATE t SET n = 1"), commit}, []talk{startup}, true},
+		"settings":                     {[]talk{startup, query("SET search_path TO a")}, []talk{startup}, false},
+		"the same settings":            {[]talk{startup, query("SET search_path TO a")}, []talk{startup, plainly, query("SET search_path TO a")}, true},
+		"settings that may be undone":  {[]talk{startup, begin, inside("SET search_path TO a"), commit}, []talk{startup, begin, inside("SET search_path TO a"), commit}, false},
+		"locks of the session":         {[]talk{startup, query("SELECT pg_advisory_lock(1)")}, []talk{startup, query("SELECT pg_advisory_lock(1)")}, false},
+		"it listens":                   {[]talk{startup, query("LISTEN a")}, []talk{startup, query("LISTEN a")}, false},
+		"set by a function":            {[]talk{startup, query("SELECT set_config('a', 'b', false)")}, []talk{startup}, false},
+		"a temporary table":            {[]talk{startup, query("CREATE TEMP TABLE a (n int)")}, []talk{startup}, false},
+		"two statements, one of which": {[]talk{startup, query("BEGIN; SET a = 1")}, []talk{startup, query("BEGIN; SET a = 1")}, false},
+		"encrypted":                    {[]talk{{message(0, "\x04\xd2\x16\x2f"), "S"}}, []talk{{message(0, "\x04\xd2\x16\x2f"), "S"}}, false},
+		"encryption declined":          {[]talk{{message(0, "\x04\xd2\x16\x2f"), "N"}, startup}, []talk{startup}, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			for _, size := range []int{1, 7, 1 << 20} {
+				_, a := play(t, 1, size, test.a...)
+				_, b := play(t, 2, 1<<20, test.b...)
+				require.Equal(t, test.same, a == b, "pieces of %d", size)
+			}
+		})
+	}
+}
+
+// TestWhole: requests are whole when their last byte is there, and not before.
+func TestWhole(t *testing.T) {
+	r, _ := play(t, 1, 100, hello)
+	p, _ := play(t, 1, 100, startup)
+	for _, test := range []struct {
+		tr   *Tracker
+		text string
+	}{
+		{r, command("INCR", "a")}, {r, command("MULTI") + command("INCR", "a") + command("EXEC")},
+		{p, begin.wrote}, {p, startup.wrote}, {p, prepare("a", "SELECT 1").wrote}, {p, message('X', "")},
+	} {
+		require.Equal(t, len(test.text), test.tr.Whole([]byte(test.text)))
+		require.Zero(t, test.tr.Whole([]byte(test.text[:len(test.text)-1])), "%q", test.text)
+	}
+	require.Equal(t, -1, r.Whole([]byte("GET / HTTP/1.1\r\n")))
+	require.Equal(t, -1, p.Whole([]byte{'Q', 0, 0, 0, 1}))
+	require.Nil(t, Sniff(1, []byte("GET / HTTP/1.1\r\n")))
+}
+
+// TestWhatIsForgotten: the memory for changes of class is bounded, and what is out of
+// it has no class.
+func TestWhatIsForgotten(t *testing.T) {
+	list := []talk{startup}
+	for range marksKept {
+		list = append(list, begin, commit)
+	}
+	tr, _ := play(t, 1, 1<<20, list...)
+	require.LessOrEqual(t, len(tr.marks), marksKept)
+	_, ok := tr.At(uint64(len(startup.wrote)))
+	require.False(t, ok)
+}
+
+// FuzzTracker: nothing that either end says does harm.
+func FuzzTracker(f *testing.F) {
+	f.Add([]byte(command("SET", "a", "b")), []byte("+OK\r\n"), uint64(1))
+	f.Add([]byte(startup.wrote+begin.wrote), []byte(startup.heard+begin.heard), uint64(2))
+	f.Fuzz(func(t *testing.T, wrote, heard []byte, seed uint64) {
+		tr := Sniff(1, wrote)
+		if tr == nil {
+			return
+		}
+		tr.Whole(wrote)
+		r := rand.New(rand.NewPCG(seed, 0))
+		offset := uint64(0)
+		for len(wrote)+len(heard) > 0 {
+			n, k := r.IntN(len(wrote)+1), r.IntN(len(heard)+1)
+			tr.Wrote(offset, wrote[:n])
+			tr.Heard(heard[:k])
+			offset, wrote, heard = offset+uint64(n), wrote[n:], heard[k:]
+		}
+		_, ok := tr.At(offset)
+		if !ok {
+			t.Fatal("there is no class")
+		}
+	})
+}

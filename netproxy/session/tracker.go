@@ -1,0 +1,196 @@
+package session
+
+import (
+	"encoding/binary"
+	"sort"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Class names the state of a session.
+type Class uint64
+
+// protocol reads one connection.
+type protocol interface {
+	// wrote takes what the application wrote, heard what the server answered. They
+	// return false for what they do not understand.
+	wrote(data []byte) bool
+	heard(data []byte) bool
+	// class is that of what is asked next; resting: all that was asked has been
+	// answered, and it holds.
+	class() (c Class, resting bool)
+	inside() bool // of a transaction
+	whole(data []byte) int
+	name() string
+	farewell() int // length of the message that ends the session without an answer; 0: none
+}
+
+// marksKept bounds the changes of class that a tracker remembers.
+const marksKept = 2048
+
+// Tracker follows one session. It is not safe for concurrent use.
+type Tracker struct {
+	id       uint32
+	protocol protocol
+	end      uint64 // output offset behind what was written
+	lost     bool   // something was not understood
+	marks    []mark // by offset
+}
+
+// mark is a change of class: what is written from the offset on meets this one.
+type mark struct {
+	offset uint64
+	class  Class
+	inside bool
+}
+
+// Sniff returns a tracker if the first bytes that an application writes, at offset 0,
+// are of a protocol that it knows; else nil. The id is the connection's.
+func Sniff(id uint32, first []byte) *Tracker {
+	t := &Tracker{id: id}
+	switch {
+	case isRedis(first):
+		t.protocol = &redis{}
+	case isPostgres(first):
+		t.protocol = newPostgres()
+	default:
+		return nil
+	}
+	t.mark()
+	return t
+}
+
+// Wrote takes what the application wrote at an output offset.
+func (t *Tracker) Wrote(offset uint64, data []byte) {
+	t.end = offset + uint64(len(data))
+	if !t.lost && !t.protocol.wrote(data) {
+		t.lose()
+		return
+	}
+	t.mark()
+}
+
+// Heard takes what the server said next.
+func (t *Tracker) Heard(data []byte) {
+	if !t.lost && !t.protocol.heard(data) {
+		t.lose()
+		return
+	}
+	t.mark()
+}
+
+// lose makes the session unlike every other.
+func (t *Tracker) lose() {
+	t.lost = true
+	var b [12]byte
+	binary.LittleEndian.PutUint32(b[:], t.id)
+	t.note(Class(xxhash.Sum64(append(b[:], "lost"...))), false)
+}
+
+func (t *Tracker) mark() {
+	if t.lost {
+		return
+	}
+	if c, resting := t.protocol.class(); resting {
+		t.note(c, t.protocol.inside())
+	}
+}
+
+func (t *Tracker) note(c Class, inside bool) {
+	n := len(t.marks)
+	switch {
+	case n > 0 && t.marks[n-1].class == c:
+		return
+	case n > 0 && t.marks[n-1].offset == t.end:
+		t.marks[n-1].class, t.marks[n-1].inside = c, inside
+		return
+	case n == marksKept:
+		t.marks = append(t.marks[:0], t.marks[n/2:]...)
+	}
+	t.marks = append(t.marks, mark{t.end, c, inside})
+}
+
+// At is the class of the session when the application had written up to an offset and
+// was answered; not ok: it is forgotten.
+func (t *Tracker) At(offset uint64) (c Class, ok bool) {
+	m := t.markAt(offset)
+	if m == nil {
+		return 0, false
+	}
+	return m.class, true
+}
+
+// Inside reports whether a transaction was open then.
+func (t *Tracker) Inside(offset uint64) bool {
+	m := t.markAt(offset)
+	return m != nil && m.inside
+}
+
+func (t *Tracker) markAt(offset uint64) *mark {
+	i := sort.Search(len(t.marks), func(i int) bool { return t.marks[i].offset > offset })
+	if i == 0 {
+		return nil
+	}
+	return &t.marks[i-1]
+}
+
+// Resting reports whether all that was asked has been answered, as far as is known.
+func (t *Tracker) Resting() bool {
+	if t.lost {
+		return false
+	}
+	_, resting := t.protocol.class()
+	return resting
+}
+
+// Lost reports that something was said which is not understood.
+func (t *Tracker) Lost() bool { return t.lost }
+
+// Same reports whether both sessions are of one protocol.
+func (t *Tracker) Same(o *Tracker) bool { return o != nil && t.protocol.name() == o.protocol.name() }
+
+// Farewell reports whether a request of n bytes may be the end of a session, which has
+// no answer.
+func (t *Tracker) Farewell(n int) bool { return n == t.protocol.farewell() }
+
+// Whole is the length of the requests that data consists of: 0 if the last one is not
+// whole, -1 if it is no such thing. Data begins with a request.
+func (t *Tracker) Whole(data []byte) int { return t.protocol.whole(data) }
+
+// parts is a set of named pieces of state. Its sum does not depend on their order.
+type parts struct {
+	list map[string]uint64
+	sum  uint64
+}
+
+// partsKept bounds the pieces of one session.
+const partsKept = 4096
+
+func (p *parts) set(name string, value []byte) bool {
+	if p.list == nil {
+		p.list = map[string]uint64{}
+	}
+	if len(p.list) >= partsKept {
+		return false
+	}
+	p.drop(name)
+	v := chain(xxhash.Sum64String(name), value)
+	p.list[name] = v
+	p.sum += v
+	return true
+}
+
+func (p *parts) drop(name string) {
+	p.sum -= p.list[name]
+	delete(p.list, name)
+}
+
+// chain continues a hash with a further piece.
+func chain(h uint64, data []byte) uint64 {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], h)
+	d := xxhash.New()
+	_, _ = d.Write(b[:])
+	_, _ = d.Write(data)
+	return d.Sum64()
+}

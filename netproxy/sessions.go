@@ -1,0 +1,129 @@
+package netproxy
+
+import (
+	"fmt"
+
+	"github.com/crsc-io/crsc/netproxy/replay"
+	"github.com/crsc-io/crsc/netproxy/session"
+)
+
+// follow reads what the application writes to a server, to know what state its
+// session is in.
+func (c *conn) follow(data []byte) {
+	if c.outPos == 0 && c.session == nil {
+		c.session = session.Sniff(c.id, data)
+	}
+	if c.session != nil {
+		c.session.Wrote(c.outPos, data)
+	}
+}
+
+// speakAlike reports whether a connection may be one of the server's, by its protocol.
+func (u *upstream) speakAlike(c *conn) bool {
+	switch {
+	case c.session == nil:
+		return true
+	case u.speaks == nil:
+		u.speaks = c.session
+		return true
+	}
+	return u.speaks.Same(c.session)
+}
+
+// class is that of the connection's session for what is written next; 0: nothing was.
+func (c *conn) class() session.Class {
+	if c.session == nil {
+		return 0
+	}
+	class, _ := c.session.At(c.outRead)
+	return class
+}
+
+// classify finds the classes of a connection's exchanges, and reports whether all are
+// known.
+func (c *conn) classify(pc *replay.Conn) bool {
+	for _, x := range c.exchanges {
+		from, end := pc.OutRead, pc.OutRead
+		if pc.Image != nil {
+			from, end = max(from, pc.Image.Acked), max(end, pc.Image.Acked)
+		}
+		if n := len(x.Outputs); n > 0 {
+			from, end = x.Outputs[0].Offset, x.Outputs[n-1].End()
+		}
+		if c.session == nil {
+			if end > 0 {
+				return false
+			}
+			continue
+		}
+		var ok, ok2 bool
+		x.before, ok = c.session.At(from)
+		x.after, ok2 = c.session.At(end)
+		if !ok || !ok2 || c.session.Lost() {
+			return false
+		}
+		x.prepares = x.before != x.after && x.InTo > x.InFrom && !c.session.Inside(from) && !c.session.Inside(end)
+	}
+	return true
+}
+
+// requestLen is the length of the request that data begins with: 0 if it takes more
+// bytes to know, -1 if it is no such thing. Of sessions it is that of all requests.
+func (u *upstream) requestLen(data []byte) int {
+	if u.speaks != nil {
+		return u.speaks.Whole(data)
+	}
+	return requestLen(data)
+}
+
+// farewell reports whether the exchange is the end of a session: what is said then is
+// not answered, and need not come again.
+func (x *exchange) farewell(pc *replay.Conn) bool {
+	return x.conn.session != nil && x.last && pc.AppEnded && x.InFrom == x.InTo && x.conn.session.Farewell(int(x.Length()))
+}
+
+// prepared is the record of how another session was made what the application asks that
+// on the leg to become: it may open more of them this time. The answer is given once more.
+func (v *conn) prepared(n int) *exchange {
+	w := v.virtual
+	for _, c := range w.upstream.conns {
+		for _, x := range c.exchanges {
+			if x.prepares && x.before == w.class && x.madeBy(w.asked, n) {
+				return &exchange{Exchange: x.Exchange, conn: c, before: x.before, after: x.after, fed: x.InFrom, allowed: x.InTo}
+			}
+		}
+	}
+	return nil
+}
+
+// standsAlone reports that the request may be answered from the record on any
+// connection whose session is as that was.
+func (x *exchange) standsAlone() bool { return x.before == x.after }
+
+// checkSessions ends a replay after which the application might make a part of a
+// transaction again: its record can't be told from that of another.
+func (p *Proxy) checkSessions() error {
+	for dest, u := range p.rep.upstreams {
+		for _, x := range u.open {
+			if u.speaks != nil && !x.standsAlone() && !p.rep.tolerate {
+				return fmt.Errorf("%w: a request to %s that changes its session was not made again%s", ErrDiverged, dest, p.upstreamState())
+			}
+		}
+	}
+	return nil
+}
+
+// pick chooses, from connections that are free, one whose session is as that which the
+// application takes the leg for; -1: there is none.
+func (v *conn) pick(free []*conn) (best int) {
+	best = -1
+	for i, c := range free {
+		if v.virtual.upstream.speaks != nil && (c.session == nil || c.session.Lost() || c.class() != v.virtual.class) {
+			continue
+		}
+		if best < 0 || c == v.virtual.home {
+			best = i
+		}
+	}
+	return best
+}

@@ -1,0 +1,217 @@
+package netproxy
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crsc-io/crsc/netproxy/internal/nstest"
+)
+
+// sessionBank is a bank that speaks a little RESP: a charge counts in the database
+// that its session has selected, at the end of its transaction.
+type sessionBank struct {
+	webBank // times are those of ids, and of databases in which no charge belongs
+}
+
+func (r *rig) sessionBank() *sessionBank {
+	b := &sessionBank{webBank{times: map[string]int{}}}
+	r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
+		defer c.Close()
+		b.opened.Add(1)
+		db, queued, from := "", "", bufio.NewReader(c)
+		for {
+			cmd, err := readCommand(from)
+			if err != nil {
+				return
+			}
+			switch cmd[0] {
+			case "SELECT":
+				db = cmd[1]
+				fmt.Fprint(c, "+OK\r\n")
+			case "MULTI":
+				fmt.Fprint(c, "+OK\r\n")
+			case "CHARGE":
+				queued = cmd[1]
+				fmt.Fprint(c, "+QUEUED\r\n")
+			case "EXEC":
+				b.mu.Lock()
+				b.times[queued]++
+				if !strings.HasPrefix(queued, db) {
+					b.times["in another database"] += 2
+				}
+				b.mu.Unlock()
+				fmt.Fprintf(c, "*1\r\n:%d\r\n", b.charged.Add(1))
+			}
+		}
+	})
+	return b
+}
+
+func readCommand(from *bufio.Reader) (cmd []string, err error) {
+	for left := 1; left > 0; left-- {
+		line, err := from.ReadString('\n')
+		if err != nil {
+			return nil, err
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(line[1:]))
+		if err != nil {
+			return nil, err
+		}
+		if line[0] == '*' {
+			left = n + 1
+			continue
+		}
+		text := make([]byte, n+2)
+		if _, err := io.ReadFull(from, text); err != nil {
+			return nil, err
+		}
+		cmd = append(cmd, string(text[:n]))
+	}
+	return cmd, nil
+}
+
+// sessions are a pool of connections to the bank, each with a database selected.
+type sessions struct {
+	a    *teller
+	to   netip.AddrPort
+	db   string
+	room chan struct{} // as many as there may be
+	mu   sync.Mutex    // guards idle
+	idle []*askingConn
+}
+
+type askingConn struct {
+	net.Conn
+	answers *bufio.Reader
+}
+
+// ask returns the last line of the answer.
+func (c *askingConn) ask(args ...string) (line string, err error) {
+	text := fmt.Sprintf("*%d\r\n", len(args))
+	for _, a := range args {
+		text += fmt.Sprintf("$%d\r\n%s\r\n", len(a), a)
+	}
+	if _, err := io.WriteString(c, text); err != nil {
+		return "", err
+	}
+	for {
+		if line, err = c.answers.ReadString('\n'); err != nil || line[0] != '*' {
+			return strings.TrimSpace(line), err
+		}
+	}
+}
+
+func (s *sessions) take() (*askingConn, error) {
+	s.room <- struct{}{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.idle); n > 0 {
+		c := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		return c, nil
+	}
+	b, err := s.a.dial(s.to)
+	if err != nil {
+		return nil, err
+	}
+	c := &askingConn{b, bufio.NewReader(b)}
+	if said, err := c.ask("SELECT", s.db); err != nil || said != "+OK" {
+		return nil, errors.Join(err, fmt.Errorf("SELECT: %q", said))
+	}
+	return c, nil
+}
+
+func (s *sessions) give(c *askingConn) {
+	s.mu.Lock()
+	s.idle = append(s.idle, c)
+	s.mu.Unlock()
+	<-s.room
+}
+
+// charge makes a transaction of three requests.
+func (s *sessions) charge(id string) (total string, err error) {
+	c, err := s.take()
+	if err != nil {
+		return "", err
+	}
+	defer s.give(c)
+	for _, step := range []struct {
+		ask  []string
+		want string
+	}{{[]string{"MULTI"}, "+OK"}, {[]string{"CHARGE", id}, "+QUEUED"}, {[]string{"EXEC"}, ":"}} {
+		if total, err = c.ask(step.ask...); err != nil || !strings.HasPrefix(total, step.want) {
+			return "", errors.Join(err, fmt.Errorf("%v: %q", step.ask, total))
+		}
+	}
+	return total[1:], nil
+}
+
+// withSessions serves clients as counter does, over two pools to the bank.
+func withSessions(to netip.AddrPort, most int) func() func(*teller, *net.TCPConn) {
+	return func() func(*teller, *net.TCPConn) {
+		pools := [2]*sessions{}
+		for i := range pools {
+			pools[i] = &sessions{to: to, db: fmt.Sprint(i), room: make(chan struct{}, most)}
+		}
+		var once sync.Once
+		return func(a *teller, c *net.TCPConn) {
+			once.Do(func() { pools[0].a, pools[1].a = a, a })
+			defer c.Close()
+			for s := bufio.NewScanner(c); s.Scan(); {
+				pool := pools[int(s.Text()[0]-'0')%2]
+				total, err := pool.charge(pool.db + ":" + s.Text())
+				if err != nil {
+					if !a.dead.Load() {
+						fmt.Fprintf(c, "error %v\n", err)
+					}
+					return
+				}
+				fmt.Fprintf(c, "done charge %s %s\n", s.Text(), total)
+			}
+		}
+	}
+}
+
+// TestSessionPools: an application that takes any session of a pool for a transaction
+// is recovered although it takes others in its second life. Another pool's, to the
+// same server, are never taken for them.
+func TestSessionPools(t *testing.T) {
+	for name, kind := range kinds {
+		for what, most := range map[string]int{"capped": 3, "for all": 8} {
+			t.Run(name+" "+what, func(t *testing.T) {
+				r := newEgressRig(t, kind)
+				b := r.sessionBank()
+				app := withSessions(netip.AddrPortFrom(nstest.Client4, bankPort), most)
+				a := r.teller(app())
+				var served atomic.Int64
+				stop := r.charge(8, &served, &sync.RWMutex{})
+				const kills = 4
+				for range kills {
+					awaitServed(t, &served, 8)
+					var res ReplayResult
+					a, res = r.restartAgain(a, app)
+					require.Zero(t, res.Differing)
+					require.Zero(t, res.Reset)
+					t.Logf("%+v", res)
+				}
+				time.Sleep(100 * time.Millisecond)
+				stop()
+				require.Empty(t, b.doubled())
+				require.Equal(t, served.Load(), b.charged.Load())
+				t.Logf("%d charges over %d connections", b.charged.Load(), b.opened.Load())
+			})
+		}
+	}
+}
