@@ -98,7 +98,7 @@ func (p *Proxy) receive(d *replay.Datagram) error {
 		if err := p.findIn(e); err != nil {
 			return err
 		}
-		if time.Since(in.passed) > StallAfter {
+		if now := time.Now(); now.Sub(in.passed) > StallAfter || p.asleep(now) {
 			return fmt.Errorf("%w: nobody takes a datagram to %s", ErrStalled, d.Dest)
 		}
 	}
@@ -114,7 +114,7 @@ func (p *Proxy) awaitSocket(e *endpoint) error {
 		if e.sockets > 0 {
 			return nil
 		}
-		if time.Now().After(deadline) {
+		if now := time.Now(); now.After(deadline) || p.asleep(now) {
 			return fmt.Errorf("%w: nobody has a socket on UDP port %d", ErrStalled, e.port)
 		}
 		if err := p.turn(2000); err != nil {

@@ -37,6 +37,8 @@ type egress struct {
 	handshakes int
 	// undecided: a server has answered while nothing could be granted.
 	undecided bool
+	// dropped is when a SYN was last dropped that nobody could decide about.
+	dropped time.Time
 	// expect are recorded connections that the application has not opened
 	// again, oldest first, until expectUntil.
 	expect      []*conn
@@ -80,6 +82,9 @@ const (
 	// strayLimit is how long a replay waits for the record of a connection that
 	// the application opens.
 	strayLimit = 2 * time.Second
+	// synAgain is by when a SYN that was dropped has come again: after a second, or
+	// after another two.
+	synAgain = 3500 * time.Millisecond
 	// reopenLimit is how long after a replay a recorded connection waits for the
 	// application to open it again.
 	reopenLimit = 10 * time.Second
@@ -140,6 +145,7 @@ func (p *Proxy) turnEgress() error {
 		case s.whose == redirect.Theirs:
 			p.verdict(s.id, nfqueue.Accept, 0)
 		default: // it is sent again
+			e.dropped = time.Now()
 			p.verdict(s.id, nfqueue.Drop, 0)
 		}
 	}

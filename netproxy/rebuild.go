@@ -32,6 +32,7 @@ type replayState struct {
 		since, looked time.Time
 		asked         time.Time // when Idle was, and what it said
 		asleep        bool
+		slept         time.Time // since when it has said so; zero: it has not
 	}
 	passed int // steps passed over while the application asks what has no record
 	reset  int // connections on which it did
@@ -41,12 +42,17 @@ type replayState struct {
 	servers   map[netip.AddrPort]int
 	outgoing  []*conn   // recorded as opened by the application, in that order
 	at        int       // the step that is being carried out
-	since     time.Time // when it began
-	begun     time.Time // the same, or when feedAhead last helped
-	diverged  []uint32
-	tolerate  bool
-	fed       int64
-	peers     map[uint32]tcprepair.Peer
+	started   time.Time // when the first was
+	// lag is how much later a step was done than in the record, at most, both counted
+	// from their beginnings.
+	lag      time.Duration
+	since    time.Time // when it began
+	begun    time.Time // the same, or when feedAhead last helped
+	ahead    time.Time // when feedAhead last delivered something
+	diverged []uint32
+	tolerate bool
+	fed      int64
+	peers    map[uint32]tcprepair.Peer
 }
 
 // Rebuild makes the legs of all connections that the checkpoint's image holds,

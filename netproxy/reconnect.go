@@ -139,7 +139,10 @@ func (p *Proxy) feedAhead() {
 			continue
 		}
 		c.unidentified = false
-		p.rep.fed += int64(p.deliver(c, s.Conn.Slice(c.inSent, s.Upto)))
+		if n := p.deliver(c, s.Conn.Slice(c.inSent, s.Upto)); n > 0 {
+			p.rep.fed += int64(n)
+			p.rep.ahead = time.Now()
+		}
 		return
 	}
 }
@@ -154,10 +157,11 @@ func (p *Proxy) rejoin() {
 	}
 }
 
-// awaitOpen waits while a condition holds.
+// awaitOpen waits while a condition holds. Of a connection that was given up, every
+// further step would wait as long.
 func (p *Proxy) awaitOpen(c *conn, waiting func() bool) error {
 	begun := time.Now()
-	for waiting() {
+	for !c.diverged && waiting() {
 		if err := p.turn(50); err != nil {
 			return err
 		}
@@ -168,7 +172,7 @@ func (p *Proxy) awaitOpen(c *conn, waiting func() bool) error {
 		if slices.ContainsFunc(p.rep.detached, func(n *conn) bool { return n.dest == c.dest }) {
 			limit = strayLimit // that one was probably meant, and came out differently
 		}
-		if c.gone || time.Since(begun) > limit {
+		if now := time.Now(); c.gone || now.Sub(begun) > limit || p.asleep(now) {
 			if !p.rep.tolerate {
 				return fmt.Errorf("%w: the application does not open connection %d to %s again", ErrStalled, c.id, c.dest)
 			}

@@ -25,9 +25,11 @@ var (
 const (
 	// StallAfter bounds the wait for one step of a replay.
 	StallAfter = 15 * time.Second
-	// sleepMargin is how much longer than the recorded time an application may sleep
-	// in one step: what it had waited for by a timer came within that time.
-	sleepMargin = 500 * time.Millisecond
+	// sleepMargin is how much later than due something may come in a replay.
+	sleepMargin = 300 * time.Millisecond
+	// sleepFor is how long an application must be seen asleep to be believed: its
+	// threads are looked at one after the other.
+	sleepFor = 5 * aheadQuiet
 	// dialTimeout bounds the handshake of one leg over loopback.
 	dialTimeout = time.Second
 	// ghostLife is how long the leg of a client that is gone may wait for the
@@ -65,7 +67,7 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		}
 		start, before := time.Now(), p.Stats()
 		p.phase, p.rep.tolerate = replaying, tolerate
-		p.rep.quiet.since = start
+		p.rep.quiet.since, p.rep.started = start, start
 		p.down.Store(false)
 		for id, peer := range p.rep.peers {
 			if c := p.rep.conns[id]; c != nil && c.legFD >= 0 {
@@ -82,7 +84,9 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 			if err := p.step(&steps[i]); err != nil {
 				return fmt.Errorf("step %d of %d: %w", i+1, len(steps), err)
 			}
-			if took := time.Since(begun); took > res.Slowest {
+			done := time.Now()
+			p.rep.lag = max(p.rep.lag, done.Sub(start)-steps[i].At)
+			if took := done.Sub(begun); took > res.Slowest {
 				res.Slowest, res.SlowestStep = took, i
 			}
 		}
@@ -214,7 +218,7 @@ func (p *Proxy) feed(c *conn, s *replay.Step) error {
 		if err := p.checkReplay(); err != nil {
 			return err
 		}
-		if time.Now().After(deadline) {
+		if now := time.Now(); now.After(deadline) || p.asleep(now) {
 			return fmt.Errorf("%w: connection %d does not take input", ErrStalled, c.id)
 		}
 	}
@@ -241,7 +245,7 @@ func (p *Proxy) reopen(c *conn) error {
 		if !errors.Is(err, unix.ECONNREFUSED) {
 			return fmt.Errorf("open connection %d (%s to %s) again: %w", c.id, c.client, c.dest, err)
 		}
-		if time.Now().After(deadline) {
+		if now := time.Now(); now.After(deadline) || p.asleep(now) {
 			return fmt.Errorf("%w: nobody listens on %s", ErrStalled, c.dest)
 		}
 		if err := p.turn(2000); err != nil {
@@ -334,10 +338,25 @@ func (p *Proxy) awaitAnswer(c *conn, out uint64) error {
 }
 
 // asleep reports that what the present step waits for does not come: every thread of
-// the application has slept for longer than the record spans.
+// the application sleeps, and no timer of its own will wake it in time. A timer runs
+// from something that happens in the replay as well, at most lag later than it did
+// in the recorded run, and has led to what the step waits for by the time that is
+// recorded.
 func (p *Proxy) asleep(now time.Time) bool {
-	limit := p.rep.plan.Span + sleepMargin
-	return p.opts.Idle != nil && now.Sub(p.rep.since) > limit && p.still(now, limit)
+	rep := p.rep
+	due := rep.started.Add(rep.plan.Steps[rep.at].At + rep.lag + sleepMargin)
+	switch {
+	case p.opts.Idle == nil, rep.plan.Fresh && rep.at == 0, now.Before(due), now.Sub(rep.since) < sleepMargin:
+		return false
+	case now.Sub(rep.ahead) < 2*aheadAfter, p.egress != nil && now.Sub(p.egress.dropped) < synAgain:
+		return false
+	case !p.still(now, aheadQuiet):
+		rep.quiet.slept = time.Time{}
+		return false
+	case rep.quiet.slept.IsZero():
+		rep.quiet.slept = now
+	}
+	return now.Sub(rep.quiet.slept) > sleepFor
 }
 
 // checkReplay ends a replay that has lost its sense.

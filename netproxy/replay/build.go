@@ -29,7 +29,7 @@ const maxMerge = 64 << 10
 // holds what the checkpoint's image says, by connection number. With a nil
 // table the whole journal is replayed into a fresh start of the container.
 func Build(r RecordReader, table *Table, sockets map[uint32]Socket) (*Plan, error) {
-	b := &builder{plan: &Plan{Conns: map[uint32]*Conn{}}, reopen: map[uint32]bool{}, datagrams: map[journal.Position]*Datagram{}, waiting: map[journal.Position]bool{}}
+	b := &builder{plan: &Plan{Conns: map[uint32]*Conn{}, Fresh: table == nil}, reopen: map[uint32]bool{}, datagrams: map[journal.Position]*Datagram{}, waiting: map[journal.Position]bool{}}
 	if table != nil {
 		b.seed(table, sockets)
 	}
@@ -142,7 +142,7 @@ func (b *builder) take(rec *journal.Record) error {
 
 // step adds one that the present record is the reason of.
 func (b *builder) step(s Step) {
-	s.seq = b.plan.Records
+	s.seq, s.At = b.plan.Records, b.plan.Span
 	b.plan.Steps = append(b.plan.Steps, s)
 }
 
@@ -199,7 +199,7 @@ func (b *builder) consumed(c *Conn, upto uint64) {
 	if n := len(b.plan.Steps); n > 0 {
 		last := &b.plan.Steps[n-1]
 		if last.Kind == Feed && last.Conn == c && last.Gate == g && upto-last.From <= maxMerge {
-			last.Upto = upto
+			last.Upto, last.At = upto, b.plan.Span
 			return
 		}
 	}

@@ -126,6 +126,9 @@ type Step struct {
 	// Answer is the output offset up to which the input was answered, if the plan
 	// is Arranged; 0: it was not.
 	Answer uint64
+	// At is when what the step stands for had happened, since the first record after
+	// the cut.
+	At time.Duration
 
 	seq int // of the record, as Output.Seq
 }
@@ -238,6 +241,8 @@ type Plan struct {
 	Bytes   int64 // input bytes that will be fed
 	// Span is the time in which the records came.
 	Span time.Duration
+	// Fresh: there is no checkpoint, and the time before the first record is unknown.
+	Fresh bool
 	// Arranged: the steps are in the order of answers (ByAnswers).
 	Arranged bool
 }
