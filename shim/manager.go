@@ -49,7 +49,8 @@ func (Manager) Start(ctx context.Context, id string, o shim.StartOpts) (shim.Boo
 	return params, err
 }
 
-// Stop removes what is left of a container whose shim is gone.
+// Stop removes what is left of a container whose shim is gone; of a pod's sandbox
+// also what is left of the pod's containers.
 func (Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
@@ -67,6 +68,9 @@ func (Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
 	}
 	if err := cleanupGuard(ctx, ns, id, bundle); err != nil {
 		log.G(ctx).WithError(err).Warn("failed to clean up after the guard")
+	}
+	if err := cleanupPod(ctx, ns, id, bundle); err != nil {
+		log.G(ctx).WithError(err).Warn("failed to clean up after the pod's containers")
 	}
 	return shim.StopStatus{
 		Pid:        pid,

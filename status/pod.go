@@ -6,6 +6,8 @@ type Pod struct {
 	Name      string `json:"name"`
 	UID       string `json:"uid"`
 	Container string `json:"container"`
+	// Sandbox is the ID of the container that holds the pod's namespaces.
+	Sandbox string `json:"sandbox,omitempty"`
 }
 
 // PodOf reads the annotations that the CRI gives a container; nil if it is not
@@ -14,7 +16,7 @@ func PodOf(annotations map[string]string) *Pod {
 	const cri = "io.kubernetes.cri."
 	p := &Pod{
 		Namespace: annotations[cri+"sandbox-namespace"], Name: annotations[cri+"sandbox-name"],
-		UID: annotations[cri+"sandbox-uid"], Container: annotations[cri+"container-name"],
+		UID: annotations[cri+"sandbox-uid"], Container: annotations[cri+"container-name"], Sandbox: annotations[cri+"sandbox-id"],
 	}
 	if p.Namespace == "" || p.Name == "" || p.UID == "" || p.Container == "" {
 		return nil
