@@ -2,7 +2,9 @@ package cases
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -49,6 +51,47 @@ func (t *T) killedDaemon(daemon *cluster.Process) {
 	})
 	t.check(p.restarts("redis") == "0", "restart count is %s", p.restarts("redis"))
 	t.check(len(t.events(ns, "Recovered")) >= 3, "events: %v", t.events(ns, "Recovered"))
+}
+
+// killedShim: a pod whose shim is killed begins anew, as with any runtime, and nothing
+// is left of it. containerd tells the shim's binary of the sandbox only, or, when it
+// has been killed as well, has another binary clean up after the others.
+func killedShim(t *T) {
+	ns := t.namespace()
+	t.apply(ns, redisDeployment)
+	p := t.only(ns, "app=redis")
+	for i, alsoContainerd := range []bool{false, true} {
+		s := p.protected("redis")
+		dir, id, address := p.stateDir("redis"), p.containerID("redis"), p.ip
+		if alsoContainerd {
+			t.must(t.c.Containerd.Signal(syscall.SIGKILL))
+		}
+		t.must(syscall.Kill(s.ShimPid, syscall.SIGKILL))
+		t.await(func(context.Context) error {
+			if n := p.restarts("redis"); n != fmt.Sprint(i+1) || p.containerID("redis") == id {
+				return fmt.Errorf("restart count is %s", n)
+			}
+			return nil
+		})
+		p = t.only(ns, "app=redis")
+		t.check(p.ip != address, "the pod has the sandbox of before: its shim was not killed")
+		p.protected("redis")
+		t.await(func(context.Context) error {
+			mounts, err := os.ReadFile("/proc/self/mounts")
+			switch _, gone := os.Lstat(dir); {
+			case err != nil:
+				return err
+			case !errors.Is(gone, fs.ErrNotExist):
+				return fmt.Errorf("%s is left", dir)
+			case strings.Contains(string(mounts), id):
+				return fmt.Errorf("mounts of %s are left", id)
+			case !errors.Is(syscall.Kill(s.Pid, 0), syscall.ESRCH):
+				return fmt.Errorf("process %d of %s is left", s.Pid, id)
+			}
+			return nil
+		})
+	}
+	t.worst("recovery_ms", p.kill("redis"))
 }
 
 // crash kills the init of the container with a state directory, and returns how

@@ -51,3 +51,41 @@ func lifecycleHooks(t *T) {
 	n := countLines([]byte(out.String()))
 	t.check(n["post-start"] == 1 && n["pre-stop"] == 1, "the hooks have written %q", out.String())
 }
+
+const dyingContainers = `
+  - name: log
+    image: ` + busyboxImage + `
+    imagePullPolicy: IfNotPresent
+    terminationMessagePolicy: FallbackToLogsOnError
+    command: [sh, -c, "n=0; while sleep 0.2; do n=$((n+1)); echo line $n; done"]
+  - name: file
+    image: ` + busyboxImage + `
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, "n=0; while sleep 0.2; do n=$((n+1)); echo at $n >/dev/termination-log; done"]
+`
+
+// terminationMessage: the last words of a container that has crashed too often are
+// its own, each line once, though it was recovered before.
+func terminationMessage(t *T) {
+	ns := t.namespace()
+	t.apply(ns, strings.Replace(head, "1s}", "1s, crsc.io/recovery-budget: 1/10m}", 1)+"  containers:"+dyingContainers)
+	p := t.ready(ns, "p")
+	for _, name := range []string{"log", "file"} {
+		p.protected(name)
+		t.worst("recovery_ms", p.kill(name))
+		p.exceed(name)
+	}
+	const message = `.status.containerStatuses[?(@.name=="%s")].lastState.terminated.message`
+	var n int
+	file := p.field(fmt.Sprintf(message, "file"))
+	_, err := fmt.Sscanf(file, "at %d", &n)
+	t.check(err == nil && n > 0, "the message is %q", file)
+	lines := strings.Split(strings.TrimSpace(p.field(fmt.Sprintf(message, "log"))), "\n")
+	t.check(len(lines) > 5, "the message is %q", lines)
+	lines = lines[1:] // the kubelet may have cut the first
+	_, err = fmt.Sscanf(lines[0], "line %d", &n)
+	t.must(err)
+	for i, line := range lines {
+		t.check(line == fmt.Sprintf("line %d", n+i), "line %d of the message is %q: %q", i, line, lines)
+	}
+}

@@ -121,10 +121,11 @@ func restricted(t *T) {
 	p.countsThroughKill(2)
 }
 
-// hostNetwork and hostPID are pods that can't be protected: they run, and an
+// hostNetwork, hostPID and sharedPID are pods that can't be protected: they run, and an
 // Event says why they are not.
 func hostNetwork(t *T) { t.unprotected("hostNetwork: true", "network namespace") }
 func hostPID(t *T)     { t.unprotected("hostPID: true", "PID namespace") }
+func sharedPID(t *T)   { t.unprotected("shareProcessNamespace: true", "PID namespace") }
 
 func (t *T) unprotected(spec, reason string) {
 	ns := t.namespace("pod-security.kubernetes.io/enforce=privileged")

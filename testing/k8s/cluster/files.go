@@ -64,6 +64,7 @@ localStorageCapacityIsolation: false
 makeIPTablesUtilChains: false
 nodeStatusUpdateFrequency: 2s
 registerWithTaints: []
+staticPodPath: %s
 syncFrequency: 5s
 volumeStatsAggPeriod: -1s
 `
@@ -76,17 +77,20 @@ contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
 `
 
+// StaticPods is the directory of the manifests that the kubelet itself runs.
+const StaticPods = "/etc/kubernetes/manifests"
+
 // writeFiles writes what the components read.
 func (c *Cluster) writeFiles(cgroup string) error {
 	if err := makeCertificates(c.dir, []string{"kubernetes.default.svc", "kubernetes.default", "localhost"},
 		[]net.IP{net.ParseIP(NodeIP), net.ParseIP(serviceIP), net.ParseIP("127.0.0.1")}); err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{os.MkdirAll(StaticPods, 0o755)}
 	for file, text := range map[string]string{
 		"/etc/containerd/config.toml":        fmt.Sprintf(containerdConfig, ociimage.Ref("pause")),
 		"/etc/cni/net.d/10-pods.conflist":    fmt.Sprintf(cniConfig, pods),
-		filepath.Join(c.dir, "kubelet.yaml"): fmt.Sprintf(kubeletConfig, cgroup),
+		filepath.Join(c.dir, "kubelet.yaml"): fmt.Sprintf(kubeletConfig, cgroup, StaticPods),
 		filepath.Join(c.dir, "tokens.csv"):   adminToken + ",admin,1,system:masters\n",
 		c.kubeconfig():                       fmt.Sprintf(kubeconfigText, apiserver, filepath.Join(c.dir, "ca.crt"), adminToken),
 		"/etc/resolv.conf":                   "nameserver 127.0.0.1\n",
