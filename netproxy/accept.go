@@ -30,22 +30,25 @@ func (p *Proxy) accept() {
 	p.openWaiting()
 	more := false
 	for _, l := range p.listeners() {
-		for i := 0; ; i++ {
+		// Not until it says that there are no more: that costs the kernel as much
+		// as a connection does.
+		queued := backlog(l)
+		for i := 0; i < queued; i++ {
 			if i == acceptBatch || !p.accepting() {
 				more = true
 				break
 			}
-			fd, sa, err := unix.Accept4(l, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-			if errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EINTR) {
+			fd, client, e := acceptNB(l)
+			if e == unix.ECONNABORTED {
 				continue
 			}
-			if err != nil {
-				if !errors.Is(err, unix.EAGAIN) {
-					p.opts.Log.WithError(err).Warn("netproxy: accept")
+			if e != 0 {
+				if e != unix.EAGAIN {
+					p.opts.Log.WithError(e).Warn("netproxy: accept")
 				}
 				break
 			}
-			p.open(fd, sa)
+			p.open(fd, client)
 		}
 	}
 	p.acceptDue = more
@@ -53,13 +56,12 @@ func (p *Proxy) accept() {
 
 // open makes the connection and its leg. A client whose leg can't be made is
 // reset, as the application's kernel would have done.
-func (p *Proxy) open(fd int, sa unix.Sockaddr) {
-	local, err := unix.Getsockname(fd)
-	if err != nil {
+func (p *Proxy) open(fd int, client netip.AddrPort) {
+	dest, e := localName(fd)
+	if e != 0 {
 		closeReset(fd)
 		return
 	}
-	client, dest := addrPort(sa), addrPort(local)
 	c := &conn{id: p.nextID, client: client, dest: dest, clientFD: fd, legFD: -1}
 	p.noteClient(c)
 	if err := p.dialLeg(c); err != nil {
@@ -198,15 +200,4 @@ func (p *Proxy) legConnected(c *conn) {
 	c.writable[legSide] = true
 	p.vigil.meet(c)
 	p.activate(c)
-}
-
-// addrPort converts a socket address; IPv4-mapped addresses become IPv4.
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	switch a := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
-	}
-	return netip.AddrPort{}
 }

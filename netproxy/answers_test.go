@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,11 +30,20 @@ func TestOrderOfAnswers(t *testing.T) {
 			ctx := context.Background()
 			// One that asks later gets the lock first: it is slow to ask for it.
 			var asked atomic.Bool
-			hesitant, bold := func() {
+			overtaken := make(chan struct{})
+			hesitant := func(string, chan struct{}) {
 				if !asked.Swap(true) {
-					time.Sleep(50 * time.Millisecond)
+					<-overtaken
 				}
-			}, func() {}
+			}
+			orderly := func(who string, lock chan struct{}) {
+				for who == "1" && len(lock) == 0 {
+					time.Sleep(time.Millisecond)
+				}
+			}
+			bold := func(string, chan struct{}) {}
+			overtake := sync.OnceFunc(func() { close(overtaken) })
+			defer overtake()
 			a := r.teller(locker(hesitant))
 			var conns [2]*bufio.ReadWriter
 			for i := range conns {
@@ -51,16 +62,17 @@ func TestOrderOfAnswers(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, want+"\n", got)
 			}
-			say(0, "lock")
+			say(0, "lock 0")
 			require.Eventually(t, asked.Load, soon, time.Millisecond)
-			say(1, "lock")
+			say(1, "lock 1")
 			hear(1, "locked 1")
+			overtake()
 			say(1, "unlock")
 			hear(1, "unlocked")
 			hear(0, "locked 2")
 
 			r.again(a.stop)
-			a = r.teller(locker(bold))
+			a = r.teller(locker(orderly))
 			begun := time.Now()
 			_, err := r.proxy.Replay(ctx, false)
 			require.Error(t, err)
@@ -74,7 +86,7 @@ func TestOrderOfAnswers(t *testing.T) {
 			res, err := r.proxy.Replay(ctx, false)
 			require.NoError(t, err)
 			require.Zero(t, res.Reset)
-			say(1, "lock")
+			say(1, "lock 1")
 			say(0, "unlock")
 			hear(0, "unlocked")
 			hear(1, "locked 3")
@@ -106,7 +118,8 @@ func TestAnswerThatNeverComes(t *testing.T) {
 }
 
 // locker serves clients that share a lock, and numbers those that get it.
-func locker(before func()) func(*teller, *net.TCPConn) {
+// before is called with who asks, and the lock.
+func locker(before func(string, chan struct{})) func(*teller, *net.TCPConn) {
 	lock := make(chan struct{}, 1)
 	n := 0
 	return func(a *teller, c *net.TCPConn) {
@@ -117,7 +130,7 @@ func locker(before func()) func(*teller, *net.TCPConn) {
 				<-lock
 				continue
 			}
-			before()
+			before(strings.TrimPrefix(s.Text(), "lock "), lock)
 			select {
 			case lock <- struct{}{}:
 				n++

@@ -197,23 +197,26 @@ func (p *Proxy) grant(c *conn) {
 
 // acceptLegs takes the application's ends of granted connections.
 func (p *Proxy) acceptLegs(listener int) {
-	for listener >= 0 {
-		fd, sa, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		if errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EINTR) {
+	if listener < 0 {
+		return
+	}
+	for range backlog(listener) {
+		fd, app, e := acceptNB(listener)
+		if e == unix.ECONNABORTED {
 			continue
 		}
-		if err != nil {
-			if !errors.Is(err, unix.EAGAIN) {
-				p.opts.Log.WithError(err).Warn("netproxy: accept an outgoing connection")
+		if e != 0 {
+			if e != unix.EAGAIN {
+				p.opts.Log.WithError(e).Warn("netproxy: accept an outgoing connection")
 			}
 			return
 		}
-		local, err := unix.Getsockname(fd)
-		if err != nil {
+		server, e := localName(fd)
+		if e != 0 {
 			closeReset(fd)
 			continue
 		}
-		c := p.egress.opening[pair{addrPort(sa), addrPort(local)}]
+		c := p.egress.opening[pair{app, server}]
 		if c == nil || !c.granted {
 			closeReset(fd)
 			continue

@@ -36,9 +36,9 @@ func (in *inside) enter() error {
 		return nil
 	}
 	runtime.LockOSThread()
-	if err := unix.Setns(in.ns, unix.CLONE_NEWNET); err != nil {
+	if e := setNetNS(in.ns); e != 0 {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("netproxy: enter the container's network namespace: %w", err)
+		return fmt.Errorf("netproxy: enter the container's network namespace: %w", e)
 	}
 	in.depth = 1
 	return nil
@@ -50,7 +50,7 @@ func (in *inside) leave() {
 	if in.depth--; in.depth > 0 {
 		return
 	}
-	if unix.Setns(in.home, unix.CLONE_NEWNET) != nil {
+	if setNetNS(in.home) != 0 {
 		in.depth = 1
 		return
 	}

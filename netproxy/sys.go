@@ -76,6 +76,12 @@ func established(fd int) bool {
 	return e == 0
 }
 
+// setNetNS takes the calling thread to a network namespace.
+func setNetNS(fd int) syscall.Errno {
+	_, _, e := syscall.RawSyscall(unix.SYS_SETNS, uintptr(fd), unix.CLONE_NEWNET, 0)
+	return e
+}
+
 // closeReset closes a socket with a RST instead of a FIN.
 func closeReset(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 0})

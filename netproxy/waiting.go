@@ -1,7 +1,6 @@
 package netproxy
 
 import (
-	"errors"
 	"net/netip"
 	"time"
 
@@ -11,9 +10,9 @@ import (
 // waitingConn is a connection that was opened during a recovery. Its leg is made
 // when the application lives again.
 type waitingConn struct {
-	fd    int
-	sa    unix.Sockaddr
-	until time.Time // reset then; zero: wait on
+	fd     int
+	client netip.AddrPort
+	until  time.Time // reset then; zero: wait on
 }
 
 // NodeConns says what the node's own connections, which are mostly probes, meet
@@ -46,15 +45,15 @@ func (p *Proxy) acceptWaiting() {
 	p.acceptDue = false
 	for _, l := range p.listeners() {
 		for len(p.conns)+len(p.waiting) < p.opts.MaxConnections {
-			fd, sa, err := unix.Accept4(l, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-			if errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EINTR) {
+			fd, client, e := acceptNB(l)
+			if e == unix.ECONNABORTED {
 				continue
 			}
-			if err != nil {
+			if e != 0 {
 				break // none is left; what else it may be, accept tells when live
 			}
-			w := waitingConn{fd: fd, sa: sa}
-			if p.node[addrPort(sa).Addr()] {
+			w := waitingConn{fd: fd, client: client}
+			if p.node[client.Addr()] {
 				if p.opts.Node.Hold <= 0 {
 					closeReset(fd)
 					continue
@@ -87,7 +86,7 @@ func (p *Proxy) openWaiting() {
 	list := p.waiting
 	p.waiting = nil
 	for _, w := range list {
-		p.open(w.fd, w.sa)
+		p.open(w.fd, w.client)
 	}
 }
 
