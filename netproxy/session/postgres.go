@@ -19,6 +19,9 @@ type postgres struct {
 	owed     int    // requests that are not answered
 	oneByte  bool   // the server answers a request for encryption with one byte
 	began    bool   // the startup message was seen
+	// unnamed: the statement without a name was prepared since the last Sync. altered:
+	// what is asked and not answered alters the session.
+	unnamed, altered bool
 }
 
 const (
@@ -79,11 +82,16 @@ func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
 		return s.startup(body)
 	case 'Q':
 		s.owed++
+		s.unnamed = false
+		s.state.drop("statement ")
 		return whole && s.text(cString(body))
 	case 'S':
 		s.owed++
+		s.unnamed = false
 	case 'P':
 		return whole && s.parse(body)
+	case 'B':
+		return s.bind(body)
 	case 'C':
 		if len(body) > 1 && body[0] == 'S' {
 			s.state.drop("statement " + cString(body[1:]))
@@ -119,8 +127,23 @@ func (s *postgres) startup(body []byte) bool {
 // effect, until it is executed.
 func (s *postgres) parse(body []byte) bool {
 	name := cString(body)
+	if name == "" {
+		s.unnamed = true
+	} else {
+		s.altered = true
+	}
 	rest := body[min(len(body), len(name)+1):]
 	return s.text(cString(rest)) && s.state.set("statement "+name, rest)
+}
+
+// bind takes a Bind message. A statement without a name that is used once more, after
+// it was executed, is the session's own.
+func (s *postgres) bind(body []byte) bool {
+	portal := cString(body)
+	if cString(body[min(len(body), len(portal)+1):]) != "" {
+		return true
+	}
+	return s.unnamed || s.state.has("statement ")
 }
 
 // text takes the SQL of a statement.
@@ -133,6 +156,7 @@ func (s *postgres) text(sql string) bool {
 			return false // it may be undone
 		}
 		s.settings = chain(s.settings, []byte(sql))
+		s.altered = true
 		return true
 	}
 	return false
@@ -140,8 +164,12 @@ func (s *postgres) text(sql string) bool {
 
 // answered takes a message of the server.
 func (s *postgres) answered(kind byte, body []byte, _ bool) bool {
-	if kind != 'Z' {
+	switch kind {
+	case 'E':
+		return !s.altered // it may not have been done
+	default:
 		return true
+	case 'Z':
 	}
 	if len(body) != 1 || s.owed == 0 {
 		return false
@@ -149,6 +177,7 @@ func (s *postgres) answered(kind byte, body []byte, _ bool) bool {
 	if s.owed--; s.owed > 0 {
 		return true
 	}
+	s.altered = false
 	if s.open = body[0] != 'I'; !s.open {
 		s.tx = 0
 	}

@@ -115,6 +115,13 @@ func prepare(name, sql string) talk {
 	return talk{message('P', name+"\x00"+sql+"\x00\x00\x00") + message('D', "S"+name+"\x00") + message('S', ""), message('1', "") + message('Z', "I")}
 }
 
+// bound is a Bind and an Execute of a statement.
+func bound(statement string) talk {
+	return talk{message('B', "\x00"+statement+"\x00\x00\x00\x00\x00\x00\x00") + message('E', "\x00\x00\x00\x00\x00") + message('S', ""), message('2', "") + message('Z', "I")}
+}
+
+func refused(k talk) talk { return talk{k.wrote, message('E', "SERROR\x00\x00") + message('Z', "I")} }
+
 func TestPostgres(t *testing.T) {
 	for what, test := range map[string]struct {
 		a, b []talk
@@ -125,6 +132,12 @@ func TestPostgres(t *testing.T) {
 		"prepared in any order":        {[]talk{startup, prepare("a", "SELECT 1"), prepare("b", "SELECT 2")}, []talk{startup, prepare("b", "SELECT 2"), prepare("a", "SELECT 1")}, true},
 		"prepared differently":         {[]talk{startup, prepare("a", "SELECT 1")}, []talk{startup, prepare("a", "SELECT 2")}, false},
 		"closed":                       {[]talk{startup, prepare("a", "SELECT 1"), {message('C', "Sa\x00") + message('S', ""), message('Z', "I")}}, []talk{startup}, true},
+		"without a name":               {[]talk{startup, prepare("", "SELECT 1"), bound("")}, []talk{startup}, true},
+		"without a name, to be used":   {[]talk{startup, prepare("", "SELECT 1")}, []talk{startup}, false},
+		"without a name, used twice":   {[]talk{startup, prepare("", "SELECT 1"), bound(""), bound("")}, []talk{startup}, false},
+		"prepared in vain":             {[]talk{startup, refused(prepare("a", "SELECT 1"))}, []talk{startup, prepare("a", "SELECT 1")}, false},
+		"set in vain":                  {[]talk{startup, refused(query("SET a TO b"))}, []talk{startup, query("SET a TO b")}, false},
+		"an error":                     {[]talk{startup, refused(plainly)}, []talk{startup}, true},
 		"in a transaction":             {[]talk{startup, begin}, []talk{startup}, false},
 		"in the same":                  {[]talk{startup, begin, inside("UPDATE t SET n = 1")}, []talk{startup, plainly, begin, inside("UPDATE t SET n = 1")}, true},
 		"in another":                   {[]talk{startup, begin, inside("UPDATE t SET n = 1")}, []talk{startup, begin, inside("UPDATE t SET n = 2")}, false},

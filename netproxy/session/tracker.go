@@ -180,6 +180,11 @@ func (p *parts) set(name string, value []byte) bool {
 	return true
 }
 
+func (p *parts) has(name string) bool {
+	_, ok := p.list[name]
+	return ok
+}
+
 func (p *parts) drop(name string) {
 	p.sum -= p.list[name]
 	delete(p.list, name)
