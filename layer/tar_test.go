@@ -113,6 +113,7 @@ func TestWriteTarOfAnything(t *testing.T) {
 		}
 		st, err := os.Lstat(filepath.Join(o.upper, name))
 		require.NoError(t, err)
+		require.Zero(t, st.Mode()&os.ModeSocket, "%q can't be in a tar", name)
 		if h.Typeflag == tar.TypeLink {
 			require.True(t, seen[h.Linkname], "%q is a link to %q, which did not come before", name, h.Linkname)
 			there, err := os.Lstat(filepath.Join(o.upper, h.Linkname))
@@ -125,7 +126,6 @@ func TestWriteTarOfAnything(t *testing.T) {
 			require.NoError(t, want.Close())
 		}
 	}
-	require.NotContains(t, seen, "socket2")
 	require.Greater(t, len(seen), 10)
 }
 
