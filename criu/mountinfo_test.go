@@ -15,9 +15,9 @@ func FuzzParseMount(f *testing.F) {
 	}
 	escape := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`)
 	f.Fuzz(func(t *testing.T, path string) {
-		m, ok := parseMount("36 35 98:0 " + escape.Replace(path) + " " + escape.Replace("/in"+path) + " ro,nosuid shared:7 master:1 - ext4 /dev/sda " + escape.Replace(path))
+		m, ok := parseMount("36 35 98:0 " + escape.Replace("/"+path) + " " + escape.Replace("/in"+path) + " ro,nosuid shared:7 master:1 - ext4 /dev/sda " + escape.Replace(path))
 		require.True(t, ok)
-		require.Equal(t, path, m.root)
+		require.Equal(t, "/"+path, m.root)
 		require.Equal(t, "/in"+path, m.target)
 		require.True(t, m.ro && m.shared && m.slave && m.fstype == "ext4" && m.device == "98:0", "%+v", m)
 	})
