@@ -143,7 +143,7 @@ func farewells(cp *checkpoint, begin journal.Position, in, out bool) (*replay.Pl
 // release ends the connections of the images, once the container runs, and lets
 // new ones come.
 func (g *guard) release(ctx context.Context, cp *checkpoint) error {
-	if err := g.resetForeign(cp); err != nil {
+	if _, err := g.resetForeign(cp); err != nil {
 		return err
 	}
 	_, err := g.proxy.Replay(ctx, true)

@@ -312,7 +312,7 @@ func (g *guard) restore(w rung, ready *armed) error {
 	req := lifecycle.RestoreRequest{Start: g.startFresh, Mark: g.startMark}
 	if w.from != nil {
 		// The dead application's would be in the way of the restored ones.
-		if err := g.resetForeign(w.from); err != nil {
+		if _, err := g.resetForeign(w.from); err != nil {
 			return err
 		}
 		req.Mark = w.from.mark
@@ -335,13 +335,17 @@ func (g *guard) restore(w rung, ready *armed) error {
 	if w.from == nil {
 		return nil
 	}
-	return g.resetForeign(w.from)
+	n, err := g.resetForeign(w.from)
+	if n > 0 {
+		g.log.WithField("connections", n).Warn("connections that do not go through the proxy could not be kept, and were reset")
+	}
+	return err
 }
 
-// resetForeign ends the connections that do not go through the proxy.
-func (g *guard) resetForeign(cp *checkpoint) error {
-	_, err := redirect.DestroySockets(int(g.netns.Fd()), redirect.Match{Tuples: cp.cut.Foreign})
-	return err
+// resetForeign ends the connections that do not go through the proxy, and counts
+// them.
+func (g *guard) resetForeign(cp *checkpoint) (int, error) {
+	return redirect.DestroySockets(int(g.netns.Fd()), redirect.Match{Tuples: cp.cut.Foreign})
 }
 
 // A restore reads at some GB/s. A CRIU whose images were cut short afterwards
