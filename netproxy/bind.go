@@ -1,6 +1,10 @@
 package netproxy
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/crsc-io/crsc/netproxy/session"
+)
 
 // bindUpstreams gives the virtual legs, at the end of a replay, the connections to
 // servers that there are. That on which the last exchange of a recorded connection
@@ -34,7 +38,7 @@ func (p *Proxy) bindUpstreams() (lost int) {
 			case k >= 0:
 				p.bind(v, free[k], free[k].inRead)
 				free = slices.Delete(free, k, k+1)
-			case u.speaks != nil && v.virtual.class != 0:
+			case u.speaks != nil && v.virtual.class != (session.Class{}):
 				p.opts.Log.WithFields(connFields(v)).Error("netproxy: no session is as that which the application takes this for; reset")
 				p.destroy(v, true)
 				lost++

@@ -230,5 +230,6 @@ func (r *repeats) requestLen(data []byte) int {
 // find looks for the record of what data, which is n bytes of requests, asks a server
 // with whom the session is of a class; -1: there is none.
 func (r *repeats) find(data []byte, n int, class session.Class) int {
-	return slices.IndexFunc(r.open, func(x *exchange) bool { return x.before == class && x.madeBy(data, n) })
+	bare := (&upstream{speaks: r.speaks}).bare(data)
+	return slices.IndexFunc(r.open, func(x *exchange) bool { return x.before.Like(class, bare) && x.madeBy(data, n) })
 }

@@ -30,10 +30,10 @@ func (u *upstream) speakAlike(c *conn) bool {
 	return u.speaks.Same(c.session)
 }
 
-// class is that of the connection's session for what is written next; 0: nothing was.
+// class is that of the connection's session for what is written next.
 func (c *conn) class() session.Class {
 	if c.session == nil {
-		return 0
+		return session.Class{}
 	}
 	class, _ := c.session.At(c.outRead)
 	return class
@@ -62,7 +62,7 @@ func (c *conn) classify(pc *replay.Conn) bool {
 		if !ok || !ok2 || c.session.Lost() {
 			return false
 		}
-		x.prepares = x.before != x.after && x.InTo > x.InFrom && !c.session.Inside(from) && !c.session.Inside(end)
+		x.prepares = x.before != x.after && x.InTo > x.InFrom && c.session.Inside(from) == c.session.Inside(end)
 	}
 	return true
 }
@@ -75,6 +75,10 @@ func (u *upstream) requestLen(data []byte) int {
 	}
 	return requestLen(data)
 }
+
+// bare reports whether the requests have nothing to do with statements that are
+// prepared in their session.
+func (u *upstream) bare(data []byte) bool { return u.speaks != nil && u.speaks.Bare(data) }
 
 // farewell reports whether the exchange is the end of a session: what is said then is
 // not answered, and need not come again.

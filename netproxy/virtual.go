@@ -113,7 +113,8 @@ func (p *Proxy) ask(v *conn) {
 	if n == 0 {
 		return
 	}
-	of := func(x *exchange) bool { return x.before == w.class && x.madeBy(w.asked, n) }
+	bare := w.upstream.bare(w.asked)
+	of := func(x *exchange) bool { return x.before.Like(w.class, bare) && x.madeBy(w.asked, n) }
 	if n < 0 {
 		// The rest of a request that was begun before the cut goes on where it was.
 		of = func(x *exchange) bool {
@@ -132,7 +133,7 @@ func (p *Proxy) ask(v *conn) {
 	}
 	method, _, _ := bytes.Cut(w.asked[:min(len(w.asked), 32)], []byte(" "))
 	x.method, x.leg, x.shift = string(method), v, v.inSent-x.InFrom
-	w.cur, w.class, w.asked = x, x.after, w.asked[x.Length():]
+	w.cur, w.class, w.asked = x, w.class.After(x.after, bare), w.asked[x.Length():]
 	p.stats.swallowed.Add(x.Length())
 	p.serve(x)
 }

@@ -11,14 +11,16 @@ import (
 // asked of a session, the server's ReadyForQuery that all is answered, and whether a
 // transaction is open.
 type postgres struct {
-	in, out  messages
-	state    parts
-	settings uint64 // a chain of the statements that set something
-	tx       uint64 // a chain of what was asked since the last rest outside of one
-	open     bool   // in a transaction
-	owed     int    // requests that are not answered
-	oneByte  bool   // the server answers a request for encryption with one byte
-	began    bool   // the startup message was seen
+	in, out    messages
+	settings   uint64 // a chain of the startup and of the statements that set something
+	statements parts
+	tx         uint64 // a chain of what was done since the last rest outside of one
+	turn       uint64 // the same of what is asked at present
+	acts       bool   // that is more than to prepare statements
+	open       bool   // in a transaction
+	owed       int    // requests that are not answered
+	oneByte    bool   // the server answers a request for encryption with one byte
+	began      bool   // the startup message was seen
 	// unnamed: the statement without a name was prepared since the last Sync. altered:
 	// what is asked and not answered alters the session.
 	unnamed, altered bool
@@ -46,18 +48,24 @@ func newPostgres() *postgres {
 }
 
 func (s *postgres) class() (Class, bool) {
-	c := s.state.sum + s.settings
-	if s.open {
-		c += s.tx
-	}
-	return Class(c), s.owed == 0 && s.in.empty()
+	return Class{s.settings + s.inside(), s.statements.sum}, s.owed == 0 && s.in.empty()
 }
 
 func (s *postgres) wrote(data []byte) bool {
 	return s.in.read(data, s.asked)
 }
 
-func (s *postgres) inside() bool { return s.open }
+func (s *postgres) inside() uint64 {
+	if !s.open {
+		return 0
+	}
+	return s.tx
+}
+
+func (*postgres) bare(data []byte) bool {
+	m := messages{keep: 1, bare: len(data) > 0 && data[0] == 0}
+	return m.read(data, func(kind byte, _ []byte, _ bool) bool { return !bytes.ContainsRune([]byte("PBDCEF"), rune(kind)) })
+}
 
 func (*postgres) name() string { return "PostgreSQL" }
 
@@ -76,14 +84,21 @@ func (s *postgres) heard(data []byte) bool {
 
 // asked takes a message of the application. Kind is 0 for one of the beginning.
 func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
-	s.tx = chain(s.tx, binary.BigEndian.AppendUint64([]byte{kind}, s.in.digest.Sum64()))
+	s.turn = chain(s.turn, binary.BigEndian.AppendUint64([]byte{kind}, s.in.digest.Sum64()))
+	s.acts = s.acts || !bytes.ContainsRune([]byte("PDCHS"), rune(kind))
+	if (kind == 'S' || kind == 'Q') && s.acts {
+		s.tx = chain(s.tx, binary.BigEndian.AppendUint64(nil, s.turn))
+	}
+	if kind == 'S' || kind == 'Q' {
+		s.turn, s.acts = 0, false
+	}
 	switch kind {
 	case 0:
 		return s.startup(body)
 	case 'Q':
 		s.owed++
 		s.unnamed = false
-		s.state.drop("statement ")
+		s.statements.drop("")
 		return whole && s.text(cString(body))
 	case 'S':
 		s.owed++
@@ -94,10 +109,10 @@ func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
 		return s.bind(body)
 	case 'C':
 		if len(body) > 1 && body[0] == 'S' {
-			s.state.drop("statement " + cString(body[1:]))
+			s.statements.drop(cString(body[1:]))
 		}
 	case 'E':
-		s.state.drop("statement ") // that without a name, see parse
+		s.statements.drop("") // see parse
 	case 'F':
 		return false // a function that could do anything
 	}
@@ -112,10 +127,11 @@ func (s *postgres) startup(body []byte) bool {
 	case code == sslRequest || code == gssRequest:
 		s.oneByte = true
 	case code == startupVersion && !s.began:
-		s.began = true
-		if !s.state.set("startup", body) {
-			return false
+		// The names stand in any order.
+		for list := bytes.Split(body[4:], []byte{0}); len(list) > 1; list = list[2:] {
+			s.settings += chain(chain(0, list[0]), list[1])
 		}
+		s.began = true
 	default:
 		return false
 	}
@@ -133,7 +149,7 @@ func (s *postgres) parse(body []byte) bool {
 		s.altered = true
 	}
 	rest := body[min(len(body), len(name)+1):]
-	return s.text(cString(rest)) && s.state.set("statement "+name, rest)
+	return s.text(cString(rest)) && s.statements.set(name, rest)
 }
 
 // bind takes a Bind message. A statement without a name that is used once more, after
@@ -143,7 +159,7 @@ func (s *postgres) bind(body []byte) bool {
 	if cString(body[min(len(body), len(portal)+1):]) != "" {
 		return true
 	}
-	return s.unnamed || s.state.has("statement ")
+	return s.unnamed || s.statements.has("")
 }
 
 // text takes the SQL of a statement.
@@ -178,8 +194,12 @@ func (s *postgres) answered(kind byte, body []byte, _ bool) bool {
 		return true
 	}
 	s.altered = false
-	if s.open = body[0] != 'I'; !s.open {
+	s.turn, s.acts = 0, false // as after what begins a session
+	switch s.open = body[0] != 'I'; {
+	case !s.open:
 		s.tx = 0
+	case body[0] == 'E':
+		s.tx = chain(s.tx, body)
 	}
 	return true
 }

@@ -26,7 +26,9 @@ func isRedis(first []byte) bool {
 	return len(first) >= 2 && first[0] == '*' && first[1] >= '1' && first[1] <= '9'
 }
 
-func (r *redis) inside() bool { return r.tx != 0 }
+func (r *redis) inside() uint64 { return r.tx }
+
+func (*redis) bare([]byte) bool { return true }
 
 func (*redis) name() string { return "Redis" }
 
@@ -39,11 +41,7 @@ func (r *redis) heard(data []byte) bool {
 }
 
 func (r *redis) class() (Class, bool) {
-	c := Class(r.state.sum)
-	if r.tx != 0 {
-		c = Class(chain(r.tx, strconv.AppendUint(nil, uint64(c), 16)))
-	}
-	return c, r.owed == 0 && len(r.buf) == 0 && r.skip == 0
+	return Class{state: r.state.sum + r.tx}, r.owed == 0 && len(r.buf) == 0 && r.skip == 0
 }
 
 func (r *redis) wrote(data []byte) bool {

@@ -111,6 +111,11 @@ var (
 func query(sql string) talk  { return talk{message('Q', sql+"\x00"), message('Z', "I")} }
 func inside(sql string) talk { return talk{message('Q', sql+"\x00"), message('Z', "T")} }
 
+func within(k talk) talk {
+	k.heard = strings.Replace(k.heard, message('Z', "I"), message('Z', "T"), 1)
+	return k
+}
+
 func prepare(name, sql string) talk {
 	return talk{message('P', name+"\x00"+sql+"\x00\x00\x00") + message('D', "S"+name+"\x00") + message('S', ""), message('1', "") + message('Z', "I")}
 }
@@ -129,6 +134,7 @@ func TestPostgres(t *testing.T) {
 	}{
 		"statements leave no trace":    {[]talk{startup, plainly}, []talk{startup, query("INSERT INTO t VALUES (1)"), query("/* x */ SELECT 1 -- y")}, true},
 		"another user":                 {[]talk{startup}, []talk{{strings.Replace(startup.wrote, "postgres", "someone.", 1), startup.heard}}, false},
+		"begun in any order":           {[]talk{{message(0, "\x00\x03\x00\x00user\x00a\x00database\x00b\x00\x00"), startup.heard}}, []talk{{message(0, "\x00\x03\x00\x00database\x00b\x00user\x00a\x00\x00"), startup.heard}}, true},
 		"prepared in any order":        {[]talk{startup, prepare("a", "SELECT 1"), prepare("b", "SELECT 2")}, []talk{startup, prepare("b", "SELECT 2"), prepare("a", "SELECT 1")}, true},
 		"prepared differently":         {[]talk{startup, prepare("a", "SELECT 1")}, []talk{startup, prepare("a", "SELECT 2")}, false},
 		"closed":                       {[]talk{startup, prepare("a", "SELECT 1"), {message('C', "Sa\x00") + message('S', ""), message('Z', "I")}}, []talk{startup}, true},
@@ -141,6 +147,8 @@ func TestPostgres(t *testing.T) {
 		"in a transaction":             {[]talk{startup, begin}, []talk{startup}, false},
 		"in the same":                  {[]talk{startup, begin, inside("UPDATE t SET n = 1")}, []talk{startup, plainly, begin, inside("UPDATE t SET n = 1")}, true},
 		"in another":                   {[]talk{startup, begin, inside("UPDATE t SET n = 1")}, []talk{startup, begin, inside("UPDATE t SET n = 2")}, false},
+		"prepared in it":               {[]talk{startup, begin, within(prepare("a", "SELECT 1")), inside("UPDATE t SET n = 1")}, []talk{startup, prepare("a", "SELECT 1"), begin, inside("UPDATE t SET n = 1")}, true},
+		"it has failed":                {[]talk{startup, begin, {query("x").wrote, message('Z', "E")}}, []talk{startup, begin, inside("x")}, false},
 		"after one":                    {[]talk{startup, begin, inside("UPDATE t SET n = 1"), commit}, []talk{startup}, true},
 		"settings":                     {[]talk{startup, query("SET search_path TO a")}, []talk{startup}, false},
 		"the same settings":            {[]talk{startup, query("SET search_path TO a")}, []talk{startup, plainly, query("SET search_path TO a")}, true},
@@ -180,6 +188,22 @@ func TestWhole(t *testing.T) {
 	require.Equal(t, -1, r.Whole([]byte("GET / HTTP/1.1\r\n")))
 	require.Equal(t, -1, p.Whole([]byte{'Q', 0, 0, 0, 1}))
 	require.Nil(t, Sniff(1, []byte("GET / HTTP/1.1\r\n")))
+}
+
+// TestBare: what has nothing to do with prepared statements is asked alike of sessions
+// that differ in them only.
+func TestBare(t *testing.T) {
+	tr, a := play(t, 1, 100, startup, prepare("a", "SELECT 1"))
+	_, b := play(t, 2, 100, startup)
+	_, c := play(t, 3, 100, startup, begin)
+	require.True(t, tr.Bare([]byte(begin.wrote)))
+	require.True(t, tr.Bare([]byte(startup.wrote)))
+	require.False(t, tr.Bare([]byte(prepare("a", "SELECT 1").wrote)))
+	require.True(t, a.Like(b, true))
+	require.False(t, a.Like(b, false))
+	require.False(t, a.Like(c, true))
+	require.Equal(t, a, a.After(b, true))
+	require.Equal(t, b, a.After(b, false))
 }
 
 // TestWhatIsForgotten: the memory for changes of class is bounded, and what is out of

@@ -7,8 +7,28 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Class names the state of a session.
-type Class uint64
+// Class names the state of a session. The zero value is that of one in which nothing
+// was said.
+type Class struct {
+	// state is all but the statements that are prepared, of which it takes only what
+	// was done with them in the transaction that is open.
+	state, statements uint64
+}
+
+// Like reports whether sessions of both classes answer a request alike. A bare one
+// does not depend on statements that are prepared.
+func (c Class) Like(o Class, bare bool) bool {
+	return c.state == o.state && (bare || c.statements == o.statements)
+}
+
+// After is the class of a session in which a request was made that led from one class to
+// another elsewhere.
+func (c Class) After(to Class, bare bool) Class {
+	if bare {
+		to.statements = c.statements
+	}
+	return to
+}
 
 // protocol reads one connection.
 type protocol interface {
@@ -19,7 +39,8 @@ type protocol interface {
 	// class is that of what is asked next; resting: all that was asked has been
 	// answered, and it holds.
 	class() (c Class, resting bool)
-	inside() bool // of a transaction
+	inside() uint64 // what was done in the transaction that is open; 0: there is none
+	bare(data []byte) bool
 	whole(data []byte) int
 	name() string
 	farewell() int // length of the message that ends the session without an answer; 0: none
@@ -41,7 +62,7 @@ type Tracker struct {
 type mark struct {
 	offset uint64
 	class  Class
-	inside bool
+	inside uint64
 }
 
 // Sniff returns a tracker if the first bytes that an application writes, at offset 0,
@@ -84,7 +105,7 @@ func (t *Tracker) lose() {
 	t.lost = true
 	var b [12]byte
 	binary.LittleEndian.PutUint32(b[:], t.id)
-	t.note(Class(xxhash.Sum64(append(b[:], "lost"...))), false)
+	t.note(Class{state: xxhash.Sum64(append(b[:], "lost"...))}, 0)
 }
 
 func (t *Tracker) mark() {
@@ -96,7 +117,7 @@ func (t *Tracker) mark() {
 	}
 }
 
-func (t *Tracker) note(c Class, inside bool) {
+func (t *Tracker) note(c Class, inside uint64) {
 	n := len(t.marks)
 	switch {
 	case n > 0 && t.marks[n-1].class == c:
@@ -115,16 +136,23 @@ func (t *Tracker) note(c Class, inside bool) {
 func (t *Tracker) At(offset uint64) (c Class, ok bool) {
 	m := t.markAt(offset)
 	if m == nil {
-		return 0, false
+		return Class{}, false
 	}
 	return m.class, true
 }
 
-// Inside reports whether a transaction was open then.
-func (t *Tracker) Inside(offset uint64) bool {
-	m := t.markAt(offset)
-	return m != nil && m.inside
+// Inside names what had been done in the transaction that was open then; 0: there was
+// none.
+func (t *Tracker) Inside(offset uint64) uint64 {
+	if m := t.markAt(offset); m != nil {
+		return m.inside
+	}
+	return 0
 }
+
+// Bare reports whether none of the requests that data consists of has to do with
+// statements that are prepared.
+func (t *Tracker) Bare(data []byte) bool { return t.protocol.bare(data) }
 
 func (t *Tracker) markAt(offset uint64) *mark {
 	i := sort.Search(len(t.marks), func(i int) bool { return t.marks[i].offset > offset })
