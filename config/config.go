@@ -26,8 +26,9 @@ type Config struct {
 	// RecoveryTarget is how long a recovery may take; Off: checkpoints are not
 	// made for its sake.
 	RecoveryTarget time.Duration
-	// OnStop says that a checkpoint precedes the orchestrator's request to stop.
-	OnStop bool
+	// OnStop bounds how long a checkpoint may delay the orchestrator's request to
+	// stop; 0: there is none.
+	OnStop time.Duration
 	// Pressure triggers checkpoints when memory is short.
 	Pressure Pressure
 	// Unreplayable are the kinds of input that trigger a checkpoint soon.

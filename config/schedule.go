@@ -15,6 +15,13 @@ const (
 // minTarget is less than any restore takes.
 const minTarget = 10 * time.Millisecond
 
+const (
+	// StopLimit is OnStop unless the container says otherwise.
+	StopLimit = 2 * time.Second
+	// minStopLimit is less than any checkpoint takes.
+	minStopLimit = 10 * time.Millisecond
+)
+
 func scheduleKeys() []key {
 	return []key{{
 		name: KeyCron, form: `a cron expression of five fields such as "30 3 * * *", also after a time zone as in "CRON_TZ=Europe/Berlin 30 3 * * *", or "off"`, def: "off",
@@ -32,10 +39,17 @@ func scheduleKeys() []key {
 		}, func(c *Config) { c.RecoveryTarget = Off }),
 		rank: func(c *Config) float64 { return offIsMost(c.RecoveryTarget.Seconds()) },
 	}, {
-		name: KeyOnStop, form: `"true" or "false"`, def: "false",
-		doc: "Make a checkpoint before a request to stop (SIGTERM, SIGINT or SIGQUIT from the orchestrator) is delivered. It delays the signal by at most two seconds.",
+		name: KeyOnStop, form: `"true" (which is "2s"), "false" or a duration of at least 10ms such as "500ms"`, def: "false",
+		doc: "Make a checkpoint before a request to stop (SIGTERM, SIGINT or SIGQUIT from the orchestrator) is delivered. It delays the signal by at most so long; where the grace period is short, a fraction of that is a good choice. A checkpoint that takes longer is given up, and so is one that SIGKILL finds under way. An orchestrator that stops with SIGKILL at once gets none.",
 		parse: func(c *Config, v string) (err error) {
-			c.OnStop, err = parseBool(v)
+			switch v {
+			case "true":
+				c.OnStop = StopLimit
+			case "false":
+				c.OnStop = 0
+			default:
+				c.OnStop, err = parseDuration(v, minStopLimit)
+			}
 			return err
 		},
 	}, {

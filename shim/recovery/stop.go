@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/config"
 )
 
 const (
-	// stopLimit bounds how long a checkpoint may delay a request to stop.
-	stopLimit = 2 * time.Second
 	// stopCause begins the cause of a checkpoint before a stop.
 	stopCause = "stop "
 	// deliveryTime is how long after the announcement of a signal a checkpoint
@@ -26,13 +26,13 @@ const (
 )
 
 // beforeSignal does what has to be done before the orchestrator's signal is
-// delivered to the init. It delays the signal by at most stopLimit.
+// delivered to the init. It delays the signal by at most checkpoint-on-stop's limit.
 func (g *guard) beforeSignal(ctx context.Context, sig syscall.Signal) {
 	stop := slices.Contains(stopRequests, sig)
 	switch {
 	case sig == syscall.SIGKILL:
 		g.farewell.stop()
-	case stop && (g.cfg.OnStop || g.cfg.AcrossPods):
+	case stop && (g.cfg.OnStop > 0 || g.cfg.AcrossPods):
 		g.checkpointBeforeStop(ctx, sig)
 	case !stop && sig != 0:
 		now := time.Now()
@@ -49,6 +49,12 @@ func (g *guard) checkpointBeforeStop(ctx context.Context, sig syscall.Signal) {
 	if !possible {
 		return
 	}
+	limit := g.cfg.OnStop
+	if limit == 0 {
+		limit = config.StopLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	g.farewell.do(ctx, func(ctx context.Context) {
 		if err := g.CheckpointNow(ctx, fmt.Sprintf(stopCause+"(%s)", unix.SignalName(sig))); err != nil {
 			g.log.WithError(err).Warnf("no checkpoint before %v", unix.SignalName(sig))
@@ -80,10 +86,9 @@ type farewell struct {
 	made atomic.Bool
 }
 
-// do makes the checkpoint, or waits for the one under way, for at most
-// stopLimit.
+// do makes the checkpoint, or waits for the one under way, until ctx ends.
 func (f *farewell) do(ctx context.Context, checkpoint func(context.Context)) {
-	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	f.mu.Lock()
 	if over := f.over; over != nil {
