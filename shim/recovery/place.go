@@ -147,20 +147,21 @@ func (s *store) makeRoom(ctx context.Context, need int64) error {
 	if s.memory == nil {
 		return nil
 	}
-	if err := s.economize(need); err != nil {
-		return err
-	}
-	need = max(0, need-s.memory.spare.size())
+	var err error
 	for _, c := range s.list {
-		ever, err := s.memory.room(need)
-		if err == nil || !ever || !errors.Is(err, errNoMemory) {
-			return err
+		var ever bool
+		ever, err = s.memory.room(need)
+		if ever && errors.Is(err, errNoMemory) {
+			_, err = s.memory.room(max(0, need-s.memory.spare.size()))
 		}
-		if err := s.toDisk(ctx, c); err != nil {
-			return err
+		if err == nil || !ever || !errors.Is(err, errNoMemory) {
+			break
+		}
+		if err = s.toDisk(ctx, c); err != nil {
+			break
 		}
 	}
-	return nil
+	return errors.Join(err, s.economize(need))
 }
 
 // economize gives the spare memory back unless the next checkpoint, which needs
@@ -184,7 +185,7 @@ func (s *store) retire(c *checkpoint) error {
 	return nil
 }
 
-// toDisk moves a checkpoint's images to disk. After an error they are where they
+// toDisk moves a checkpoint's images to disk; their memory is spare then. After an error they are where they
 // were.
 func (s *store) toDisk(ctx context.Context, c *checkpoint) error {
 	from := c.inMemory.Load()
@@ -206,7 +207,7 @@ func (s *store) toDisk(ctx context.Context, c *checkpoint) error {
 		return errors.Join(fmt.Errorf("move checkpoint %d to disk: %w", c.seq, err), os.RemoveAll(tmp))
 	}
 	c.inMemory.Store(nil)
-	return os.RemoveAll(*from)
+	return s.memory.spare.keep(*from)
 }
 
 // copyFiles copies the regular files of a directory into a new one.

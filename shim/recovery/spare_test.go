@@ -53,8 +53,28 @@ func TestSpareMemory(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(s.memory.dir, "spare"))
 }
 
-// TestSpareMemoryIsGivenBack: to a checkpoint that stays, before one is moved to
-// disk.
+// TestSpareMemoryOfTheMoved: what is moved to disk leaves its memory to the next one.
+func TestSpareMemoryOfTheMoved(t *testing.T) {
+	const size = 3 * mebi
+	s := aStore(t, 8*mebi)
+	inodes := map[uint64]uint64{}
+	for seq := uint64(1); seq <= 4; seq++ {
+		c := s.add(t, seq, size)
+		require.NotNil(t, c.inMemory.Load(), "checkpoint %d", seq)
+		inodes[seq] = inode(t, filepath.Join(c.images(), "pages-1.img"))
+		_, err := s.prune(keepCheckpoints)
+		require.NoError(t, err)
+		require.NoError(t, s.makeRoom(t.Context(), size))
+		require.NotNil(t, c.inMemory.Load(), "the newest stays")
+		for _, c := range s.list {
+			requireWhole(t, c, size)
+		}
+	}
+	require.Equal(t, inodes[1], inodes[3])
+	require.Equal(t, inodes[2], inodes[4])
+}
+
+// TestSpareMemoryIsGivenBack: when the next checkpoint has no room with it either.
 func TestSpareMemoryIsGivenBack(t *testing.T) {
 	s := aStore(t, 16*mebi)
 	for seq := uint64(1); seq <= 3; seq++ {
@@ -66,8 +86,10 @@ func TestSpareMemoryIsGivenBack(t *testing.T) {
 	require.NoError(t, s.makeRoom(t.Context(), 10*mebi), "with the spare there is as much")
 	require.EqualValues(t, 3*mebi, s.memory.spare.size())
 	require.NoError(t, s.makeRoom(t.Context(), 11*mebi))
-	require.Zero(t, s.memory.spare.size())
 	require.Nil(t, s.list[0].inMemory.Load(), "the next one has no room beside both")
+	require.EqualValues(t, 3*mebi, s.memory.spare.size(), "what was moved, in place of the other")
+	require.ErrorIs(t, s.makeRoom(t.Context(), 20*mebi), errNoMemory)
+	require.Zero(t, s.memory.spare.size(), "it is of no use")
 }
 
 func TestSpareMemoryIsTheNodesToo(t *testing.T) {

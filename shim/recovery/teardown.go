@@ -32,9 +32,11 @@ func (g *guard) giveMemoryBack() {
 		return // it is being deleted
 	}
 	g.disarm()
-	if err := g.store.memory.spare.drop(); err != nil {
-		g.log.WithError(err).Warn("memory of removed checkpoints is not given back")
-	}
+	defer func() {
+		if err := g.store.memory.spare.drop(); err != nil {
+			g.log.WithError(err).Warn("memory of removed checkpoints is not given back")
+		}
+	}()
 	for _, c := range g.store.list {
 		if err := g.store.toDisk(g.ctx, c); err != nil {
 			if g.ctx.Err() == nil {
