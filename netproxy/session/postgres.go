@@ -181,11 +181,11 @@ func (s *postgres) text(sql string) bool {
 // answered takes a message of the server.
 func (s *postgres) answered(kind byte, body []byte, _ bool) bool {
 	switch kind {
+	case 'Z':
 	case 'E':
 		return !s.altered // it may not have been done
 	default:
 		return true
-	case 'Z':
 	}
 	if len(body) != 1 || s.owed == 0 {
 		return false
