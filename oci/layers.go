@@ -180,7 +180,7 @@ func (w *publication) manifest(ctx context.Context, all []layer) (ocispec.Descri
 	for i, l := range all {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.diffID)
 		m.Layers = append(m.Layers, l.desc)
-		labels[labelGC+"l."+strconv.Itoa(i)] = l.desc.Digest.String()
+		labels[labelGCLayer+strconv.Itoa(i)] = l.desc.Digest.String()
 	}
 	b, err := json.Marshal(config)
 	if err != nil {

@@ -55,4 +55,8 @@ const (
 	// ctr images label NAME crsc.io/pin=true.
 	LabelPin = "crsc.io/pin"
 	labelGC  = "containerd.io/gc.ref.content."
+	// labelGCLayer is not the labelGC+"l." of other images: ctr content prune
+	// references takes those away, since a root file system that is unpacked does
+	// without its layers. An image of a checkpoint is never unpacked.
+	labelGCLayer = labelGC + "checkpoint."
 )

@@ -46,6 +46,7 @@ func (e *Env) startDaemon(ctx context.Context) error {
 			"io.containerd.cri.v1.runtime",
 			"io.containerd.grpc.v1.cri",
 		},
+		More: e.daemon,
 	}.TOML()
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return err

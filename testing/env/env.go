@@ -34,6 +34,15 @@ type Env struct {
 
 	instance string
 	first    []string // directories whose programs go before those of ToolsDir
+	daemon   string   // further TOML for the daemon
+}
+
+// WithDaemonConfig returns the environment with further TOML in the daemon's
+// configuration. A daemon that is up has it after RestartDaemon.
+func (e *Env) WithDaemonConfig(toml string) *Env {
+	other := *e
+	other.daemon = toml
+	return &other
 }
 
 // WithTools returns the environment with other programs: what is in one of the
