@@ -126,7 +126,7 @@ func (p *Plan) turns(requests []request) []int {
 			turn[i] = 2 * r.taken
 		default:
 			turn[i] = 2 * min(r.answered, math.MaxInt/2)
-			if r.overtaken {
+			if r.overtaken || r.end == 0 {
 				break
 			}
 			k := sort.Search(len(freed), func(k int) bool { return freed[k].answered > r.taken })

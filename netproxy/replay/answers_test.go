@@ -72,3 +72,44 @@ func TestByAnswers(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, plan.HasAnswers())
 }
+
+// TestUnansweredComeLast: a request that nobody had answered when the application
+// died would take the lock from the one that had got it, which was taken before.
+func TestUnansweredComeLast(t *testing.T) {
+	plan, err := Build(script(opened(1), opened(2), opened(3),
+		input(1, 0, 0, "a"), consumed(1, 1), input(2, 0, 0, "b"), consumed(2, 1), output(2, 0, 2),
+		input(2, 1, 2, "c"), consumed(2, 2), input(3, 0, 0, "d"), consumed(3, 1), output(1, 0, 2), output(2, 2, 2),
+	), nil, nil)
+	require.NoError(t, err)
+	plan.ByAnswers()
+	require.Equal(t, []brief{
+		{Open, 1, 0, 0}, {Open, 2, 0, 0}, {Open, 3, 0, 0}, {Feed, 2, 1, 0}, {Feed, 2, 2, 2}, {Feed, 1, 1, 0}, {Feed, 3, 1, 0},
+	}, steps(plan))
+}
+
+// TestAnswersToWhatTheImageHolds: the application had not taken a request at the cut,
+// and its answer is recorded before it is seen to have.
+func TestAnswersToWhatTheImageHolds(t *testing.T) {
+	table := &Table{Mark: 1, ScanFrom: 1, NextID: 2, Conns: []ConnState{
+		{ID: 1, Client: client, Dest: server, InSent: 4, InConsumed: 2, OutRead: 3},
+	}}
+	plan, err := Build(script(output(1, 3, 3), consumed(1, 4), input(1, 4, 6, "cc"), output(1, 6, 3), consumed(1, 6)),
+		table, map[uint32]Socket{1: {Received: 4, Consumed: 2, Acked: 3}})
+	require.NoError(t, err)
+	plan.ByAnswers()
+	require.Equal(t, []brief{{Feed, 1, 4, 0}, {Feed, 1, 6, 6}}, steps(plan))
+	require.EqualValues(t, 6, plan.Steps[0].Answer)
+	require.EqualValues(t, 9, plan.Steps[1].Answer)
+}
+
+// TestTailBehindTheImage: what the image holds of a connection's input is delivered.
+func TestTailBehindTheImage(t *testing.T) {
+	table := &Table{Mark: 1, ScanFrom: 1, NextID: 2, Conns: []ConnState{
+		{ID: 1, Client: client, Dest: server, InSent: 4, InConsumed: 2, OutRead: 3},
+	}}
+	plan, err := Build(script(output(1, 3, 3), input(1, 4, 6, "cc"), output(1, 6, 3), input(1, 6, 9, "dd")),
+		table, map[uint32]Socket{1: {Received: 4, Consumed: 2, Acked: 3}})
+	require.NoError(t, err)
+	require.Equal(t, []brief{{Tail, 1, 6, 6}, {Tail, 1, 8, 9}}, steps(plan))
+	require.EqualValues(t, 4, plan.Steps[0].From)
+}

@@ -302,7 +302,7 @@ func (b *builder) finish() {
 		from, seen := upto[c]
 		if !seen {
 			b.plan.Bytes += int64(len(c.Input))
-			from = c.consumed
+			from = max(c.consumed, c.Start)
 		}
 		if c.reset == 0 && in.end > from {
 			from = b.tail(c, from)

@@ -184,6 +184,9 @@ func (c *Conn) Slice(from, upto uint64) []byte {
 func (c *Conn) gateFor(upto uint64) uint64 { return c.gateOf(upto).out }
 
 func (c *Conn) gateOf(upto uint64) gate {
+	if upto <= c.Start {
+		return gate{} // it is in the image
+	}
 	// The first stretch that reaches upto holds its last byte; its gate is the
 	// largest, since the output position only grows.
 	i := sort.Search(len(c.gates), func(i int) bool { return c.gates[i].end >= upto })
