@@ -110,7 +110,19 @@ func (p *Publisher) load() error {
 		files[fileKey{f.Key[0], f.Key[1], f.Key[2], f.Key[3], f.Key[4]}] = layer{f.Layer.Descriptor, f.Layer.DiffID}
 	}
 	p.chain, p.files, p.n = c, files, s.Table
-	return nil
+	return p.sweep()
+}
+
+// sweep removes what a publisher that was killed left beside its chain.
+func (p *Publisher) sweep() error {
+	list, err := os.ReadDir(p.o.Dir)
+	for _, e := range list {
+		path := filepath.Join(p.o.Dir, e.Name())
+		if e.Name() != chainFile && path != p.chain.table {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return err
 }
 
 func (p *Publisher) tableFile(n uint64) string {

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,12 +22,17 @@ type faults struct {
 	calls, at int
 	once      bool
 	full      bool
+	dying     func() // called at the at-th
+	named     int    // the first call that gave an image a name
 }
 
 var errFault = errors.New("fault")
 
 func (f *faults) step() error {
 	f.calls++
+	if f.calls == f.at && f.dying != nil {
+		f.dying()
+	}
 	if f.at > 0 && (f.calls == f.at || f.calls > f.at && !f.once) {
 		return errFault
 	}
@@ -36,8 +42,20 @@ func (f *faults) step() error {
 func (f *faults) wrap(s *Store) *Store {
 	return &Store{
 		Content: faultyContent{s.Content, f}, Images: faultyImages{s.Images, f}, Leases: faultyLeases{s.Leases, f},
-		Containers: s.Containers,
+		Containers: s.Containers, Namespaces: faultyNamespaces{s.Namespaces, f},
 	}
+}
+
+type faultyNamespaces struct {
+	Namespaces
+	f *faults
+}
+
+func (n faultyNamespaces) List(ctx context.Context) ([]string, error) {
+	if err := n.f.step(); err != nil {
+		return nil, err
+	}
+	return n.Namespaces.List(ctx)
 }
 
 type faultyContent struct {
@@ -109,10 +127,18 @@ type faultyImages struct {
 	f *faults
 }
 
+func (i faultyImages) Get(ctx context.Context, name string) (images.Image, error) {
+	if err := i.f.step(); err != nil {
+		return images.Image{}, err
+	}
+	return i.Store.Get(ctx, name)
+}
+
 func (i faultyImages) Create(ctx context.Context, image images.Image) (images.Image, error) {
 	if err := i.f.step(); err != nil {
 		return image, err
 	}
+	i.f.named = cmp.Or(i.f.named, i.f.calls)
 	return i.Store.Create(ctx, image)
 }
 

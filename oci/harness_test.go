@@ -61,11 +61,17 @@ func newDaemon(t testing.TB) *daemon {
 		Content: d.db.ContentStore(), Images: metadata.NewImageStore(d.db), Leases: metadata.NewLeaseManager(d.db),
 		Containers: metadata.NewContainerStore(d.db), Namespaces: namespaceList{testNamespace, "other"},
 	}
-	_, err = metadata.NewContainerStore(d.db).Create(d.ctx, containers.Container{
-		ID: testID, Image: "docker.io/library/app:1", Runtime: containers.RuntimeInfo{Name: "io.containerd.crsc.v1"}, Spec: &anypb.Any{TypeUrl: "spec", Value: []byte("{}")},
-	})
-	require.NoError(t, err)
+	d.addContainer(testID)
 	return d
+}
+
+// addContainer makes containerd know one.
+func (d *daemon) addContainer(id string) {
+	d.t.Helper()
+	_, err := metadata.NewContainerStore(d.db).Create(d.ctx, containers.Container{
+		ID: id, Image: "docker.io/library/app:1", Runtime: containers.RuntimeInfo{Name: "io.containerd.crsc.v1"}, Spec: &anypb.Any{TypeUrl: "spec", Value: []byte("{}")},
+	})
+	require.NoError(d.t, err)
 }
 
 func (d *daemon) collectGarbage() {

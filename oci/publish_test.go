@@ -77,6 +77,14 @@ func TestResume(t *testing.T) {
 		require.True(t, out.Chain == 0 || out.Bytes < 7*pageSize, "packs are shared: %d bytes", out.Bytes)
 	}
 	require.Equal(t, []int{0, 1, 2, 3, 0, 1}, chains)
+	// Killed between the new table and the removal of the one before.
+	for _, name := range []string{"pages.1", "pages.99", chainFile + ".new"} {
+		require.NoError(t, os.WriteFile(filepath.Join(o.Dir, name), []byte("left"), 0o600))
+	}
+	require.Equal(t, 2, publish().Chain)
+	files, err := os.ReadDir(o.Dir)
+	require.NoError(t, err)
+	require.Len(t, files, 2)
 	state := filepath.Join(o.Dir, chainFile)
 	for _, spoil := range []func() error{
 		func() error { return os.WriteFile(state, []byte("{"), 0o600) },

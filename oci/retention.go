@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -100,11 +101,26 @@ func (w *publication) prune(ctx context.Context) error {
 		newest := list[i]
 		list = slices.Insert(slices.Delete(list, i, i+1), 0, newest)
 	}
-	err = errors.Join(err, w.o.Store.remove(ctx, w.o.Retention.surplus(list)))
+	err = errors.Join(err, w.o.Store.remove(ctx, append(secondNames(list), w.o.Retention.surplus(list)...)))
 	if w.o.Retention.NodeMaxBytes > 0 {
 		err = errors.Join(err, w.o.Store.pruneNode(ctx, w.o.Retention.NodeMaxBytes))
 	}
 	return err
+}
+
+// secondNames returns the entries for images that have their first name still:
+// a publication was killed in keepPinned. Otherwise who takes the pin from one
+// name would leave the image with the other.
+func secondNames(list []Entry) (out []Entry) {
+	for _, e := range list {
+		number, _, renamed := strings.Cut(e.Tag(), "-")
+		if renamed && slices.ContainsFunc(list, func(o Entry) bool {
+			return o.Tag() == number && o.Target.Digest == e.Target.Digest
+		}) {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // remove deletes the names of images.
