@@ -45,23 +45,7 @@ func TestOrderOfAnswers(t *testing.T) {
 			overtake := sync.OnceFunc(func() { close(overtaken) })
 			defer overtake()
 			a := r.teller(locker(hesitant))
-			var conns [2]*bufio.ReadWriter
-			for i := range conns {
-				c, err := r.dial(nstest.App4, tellerPort)
-				require.NoError(t, err)
-				defer c.Close()
-				require.NoError(t, c.SetDeadline(time.Now().Add(soon)))
-				conns[i] = bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c))
-			}
-			say := func(i int, what string) {
-				fmt.Fprintln(conns[i], what)
-				require.NoError(t, conns[i].Flush())
-			}
-			hear := func(i int, want string) {
-				got, err := conns[i].ReadString('\n')
-				require.NoError(t, err)
-				require.Equal(t, want+"\n", got)
-			}
+			say, hear := r.talkers(2)
 			say(0, "lock 0")
 			require.Eventually(t, asked.Load, soon, time.Millisecond)
 			say(1, "lock 1")
@@ -92,6 +76,68 @@ func TestOrderOfAnswers(t *testing.T) {
 			hear(1, "locked 3")
 		})
 	}
+}
+
+// TestUnansweredLeavesTheLock: a session had asked for the lock when the application
+// died and had not got it; it does not get it in the replay in place of the one that
+// had.
+func TestUnansweredLeavesTheLock(t *testing.T) {
+	r := newRigWith(t, order.Auto, journal.Options{}, func(o *Options) { o.Idle = func() bool { return true } })
+	asked := make(chan string, 3)
+	released := make(chan struct{})
+	release := sync.OnceFunc(func() { close(released) })
+	defer release()
+	a := r.teller(locker(func(who string, _ chan struct{}) {
+		if asked <- who; who == "2" {
+			<-released
+		}
+	}))
+	say, hear := r.talkers(3)
+	say(0, "lock 0")
+	hear(0, "locked 1")
+	say(1, "lock 1")
+	require.Equal(t, "0", <-asked)
+	require.Equal(t, "1", <-asked)
+	say(0, "ping")
+	hear(0, "pong")
+	say(2, "lock 2")
+	require.Equal(t, "2", <-asked)
+	say(0, "unlock")
+	hear(0, "unlocked")
+	hear(1, "locked 2")
+	release()
+
+	r.againBy(a.stop, (*replay.Plan).ByAnswers)
+	r.teller(locker(func(string, chan struct{}) {}))
+	res, err := r.proxy.Replay(context.Background(), false)
+	require.NoError(t, err)
+	require.Zero(t, res.Reset)
+	say(1, "unlock")
+	hear(1, "unlocked")
+	hear(2, "locked 3")
+}
+
+// talkers opens connections to the teller, and returns what says and expects a line
+// on one of them.
+func (r *rig) talkers(n int) (say, hear func(i int, line string)) {
+	conns := make([]*bufio.ReadWriter, n)
+	for i := range conns {
+		c, err := r.dial(nstest.App4, tellerPort)
+		require.NoError(r.t, err)
+		r.t.Cleanup(func() { _ = c.Close() })
+		require.NoError(r.t, c.SetDeadline(time.Now().Add(soon)))
+		conns[i] = bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c))
+	}
+	say = func(i int, line string) {
+		fmt.Fprintln(conns[i], line)
+		require.NoError(r.t, conns[i].Flush())
+	}
+	hear = func(i int, line string) {
+		got, err := conns[i].ReadString('\n')
+		require.NoError(r.t, err)
+		require.Equal(r.t, line+"\n", got)
+	}
+	return say, hear
 }
 
 // TestAnswerThatNeverComes: the application is at work all the time, and does not give
@@ -125,6 +171,10 @@ func locker(before func(string, chan struct{})) func(*teller, *net.TCPConn) {
 	return func(a *teller, c *net.TCPConn) {
 		defer c.Close()
 		for s := bufio.NewScanner(c); s.Scan(); {
+			if s.Text() == "ping" {
+				fmt.Fprintln(c, "pong")
+				continue
+			}
 			if s.Text() == "unlock" {
 				fmt.Fprintln(c, "unlocked")
 				<-lock

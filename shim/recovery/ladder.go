@@ -28,24 +28,26 @@ func (r rung) String() string {
 
 // ladder lists the ways to try, best first: the last checkpoint, those before
 // it, and those that are under suspicion. A start from the beginning comes
-// behind all that uses a checkpoint: it ends them.
+// behind all that uses a checkpoint: it ends them. An application that needed the
+// order of answers before is given it first, from each checkpoint.
 func (g *guard) ladder() []rung {
 	var ways, suspected []rung
 	for _, cp := range slices.Backward(g.store.list) {
+		to := &ways
 		if g.rise.suspects(cp.seq) {
-			suspected = append(suspected, rung{from: cp})
-		} else {
-			ways = append(ways, rung{from: cp})
+			to = &suspected
 		}
+		if g.byAnswers {
+			*to = append(*to, rung{from: cp, answers: true})
+		}
+		*to = append(*to, rung{from: cp})
 	}
 	ways = append(ways, suspected...)
 	if len(ways) > 0 {
 		best := ways[0].from
-		at := 1
-		if g.byAnswers {
-			at = 0
+		if !g.byAnswers {
+			ways = slices.Insert(ways, 1, rung{from: best, answers: true})
 		}
-		ways = slices.Insert(ways, at, rung{from: best, answers: true})
 		ways = append(ways, rung{from: best, tolerate: true})
 	}
 	if g.reachesStart() {
