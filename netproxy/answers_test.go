@@ -83,13 +83,17 @@ func TestOrderOfAnswers(t *testing.T) {
 // had.
 func TestUnansweredLeavesTheLock(t *testing.T) {
 	r := newRigWith(t, order.Auto, journal.Options{}, func(o *Options) { o.Idle = func() bool { return true } })
-	asked := make(chan string, 3)
-	released := make(chan struct{})
-	release := sync.OnceFunc(func() { close(released) })
+	asked := make(chan string, 4)
+	given, released := make(chan struct{}), make(chan struct{})
+	give, release := sync.OnceFunc(func() { close(given) }), sync.OnceFunc(func() { close(released) })
 	defer release()
+	defer give()
 	a := r.teller(locker(func(who string, _ chan struct{}) {
-		if asked <- who; who == "2" {
+		switch asked <- who; who {
+		case "2":
 			<-released
+		case "unlock":
+			<-given
 		}
 	}))
 	say, hear := r.talkers(3)
@@ -100,9 +104,11 @@ func TestUnansweredLeavesTheLock(t *testing.T) {
 	require.Equal(t, "1", <-asked)
 	say(0, "ping")
 	hear(0, "pong")
+	say(0, "unlock")
+	require.Equal(t, "unlock", <-asked)
 	say(2, "lock 2")
 	require.Equal(t, "2", <-asked)
-	say(0, "unlock")
+	give()
 	hear(0, "unlocked")
 	hear(1, "locked 2")
 	release()
@@ -112,6 +118,7 @@ func TestUnansweredLeavesTheLock(t *testing.T) {
 	res, err := r.proxy.Replay(context.Background(), false)
 	require.NoError(t, err)
 	require.Zero(t, res.Reset)
+	require.EqualValues(t, len("locked 1\npong\nunlocked\nlocked 2\n"), res.Swallowed)
 	say(1, "unlock")
 	hear(1, "unlocked")
 	hear(2, "locked 3")
@@ -164,7 +171,7 @@ func TestAnswerThatNeverComes(t *testing.T) {
 }
 
 // locker serves clients that share a lock, and numbers those that get it.
-// before is called with who asks, and the lock.
+// before is called with who asks, or "unlock", and the lock.
 func locker(before func(string, chan struct{})) func(*teller, *net.TCPConn) {
 	lock := make(chan struct{}, 1)
 	n := 0
@@ -175,12 +182,12 @@ func locker(before func(string, chan struct{})) func(*teller, *net.TCPConn) {
 				fmt.Fprintln(c, "pong")
 				continue
 			}
+			before(strings.TrimPrefix(s.Text(), "lock "), lock)
 			if s.Text() == "unlock" {
 				fmt.Fprintln(c, "unlocked")
 				<-lock
 				continue
 			}
-			before(strings.TrimPrefix(s.Text(), "lock "), lock)
 			select {
 			case lock <- struct{}{}:
 				n++
