@@ -41,17 +41,22 @@ type Entry struct {
 // whose manifest can't be read has no sizes; the error names it, and the list is
 // complete all the same.
 func (s *Store) Catalog(ctx context.Context, namespace, id string) ([]Entry, error) {
+	list, errs := s.measured(ctx, namespace, id)
+	return list, errors.Join(errs...)
+}
+
+// measured is Catalog with each error by itself.
+func (s *Store) measured(ctx context.Context, namespace, id string) (list []Entry, errs []error) {
 	ctx = namespaces.WithNamespace(ctx, namespace)
 	list, err := s.entries(ctx, namespace, `labels."`+labelContainer+`"=="`+id+`"`)
 	if err != nil {
-		return nil, err
+		return nil, []error{err}
 	}
 	seen := map[digest.Digest]bool{}
-	var errs []error
 	for i := range list {
 		errs = append(errs, list[i].measure(ctx, s, seen))
 	}
-	return list, errors.Join(errs...)
+	return list, errs
 }
 
 // Pin makes retention pass over the image of a checkpoint, or not any more. tag

@@ -92,7 +92,13 @@ func (p *periods) first(t time.Time) bool {
 // layers stay as long as one of its images.
 func (w *publication) prune(ctx context.Context) error {
 	o := &w.o.Origin
-	list, err := w.o.Store.Catalog(ctx, o.Namespace, o.ID)
+	list, errs := w.o.Store.measured(ctx, o.Namespace, o.ID)
+	// One that somebody has spoiled takes nothing; its time comes like that of
+	// others. As a failure it would have each later checkpoint published again
+	// and again.
+	err := errors.Join(slices.DeleteFunc(errs, func(err error) bool {
+		return errors.Is(err, ErrIncomplete) || errors.Is(err, ErrCorrupt)
+	})...)
 	if err != nil {
 		err = fmt.Errorf("retention: %w", err)
 	}
@@ -213,7 +219,7 @@ func (e *Entry) readBlobs(ctx context.Context, s *Store) error {
 	}
 	var m ocispec.Manifest
 	if err := json.Unmarshal(b, &m); err != nil {
-		return err
+		return fmt.Errorf("%w: manifest: %w", ErrCorrupt, err)
 	}
 	for _, d := range append(m.Layers, m.Config, e.Target) {
 		if !slices.ContainsFunc(e.blobs, func(o ocispec.Descriptor) bool { return o.Digest == d.Digest }) {

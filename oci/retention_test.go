@@ -1,7 +1,10 @@
 package oci
 
 import (
+	"bytes"
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -148,4 +151,34 @@ func TestPins(t *testing.T) {
 	}
 	publish()
 	require.ElementsMatch(t, []string{name("3"), name(Latest)}, d.names(), "nor does one of an earlier container")
+}
+
+// TestSpoiledImage: somebody removes or overwrites the manifest of an image.
+// Later ones are published as ever, and it goes when its time comes.
+func TestSpoiledImage(t *testing.T) {
+	for _, spoil := range []func(path string) error{
+		os.Remove,
+		func(path string) error { return os.Truncate(path, 10) },
+		func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("x"), 100), 0o600) },
+	} {
+		d, f := newDaemon(t), newFake(20)
+		p := d.publisher(Options{Retention: Retention{Last: 3, MaxBytes: 1 << 30, NodeMaxBytes: 1 << 30}})
+		publish := func() Published {
+			t.Helper()
+			f.change(3)
+			out, err := p.Publish(t.Context(), f.write(t, tempDir(t)))
+			require.NoError(t, err)
+			d.fetch(Latest, f)
+			return out
+		}
+		publish()
+		require.NoError(t, spoil(filepath.Join(d.dir, "content", "blobs", "sha256", publish().Target.Digest.Encoded())))
+		publish()
+		_, err := d.Catalog(d.ctx, testNamespace, testID)
+		require.ErrorContains(t, err, name("2"), "who asks is told")
+		publish()
+		require.Contains(t, d.names(), name("2"))
+		publish()
+		require.ElementsMatch(t, []string{name("3"), name("4"), name("5"), name(Latest)}, d.names())
+	}
 }
