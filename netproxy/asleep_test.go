@@ -113,3 +113,44 @@ func TestTimerIsAwaited(t *testing.T) {
 		})
 	}
 }
+
+// TestNothingComesOnMany: all connections together on which nothing comes are waited for
+// about as long as one, while differences are tolerated.
+func TestNothingComesOnMany(t *testing.T) {
+	const connections = 6
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			r := newRigWith(t, kind, journal.Options{}, func(o *Options) {
+				o.stallAfter, o.Idle = 300*time.Millisecond, func() bool { return false }
+			})
+			a := r.teller(func(_ *teller, c *net.TCPConn) {
+				defer c.Close()
+				for s := bufio.NewScanner(c); s.Scan(); {
+					fmt.Fprintln(c, s.Text())
+				}
+			})
+			for range connections {
+				c, err := r.dial(nstest.App4, tellerPort)
+				require.NoError(t, err)
+				defer c.Close()
+				require.NoError(t, c.SetDeadline(time.Now().Add(soon)))
+				answers := bufio.NewReader(c)
+				for range 2 {
+					fmt.Fprintln(c, "hello")
+					got, err := answers.ReadString('\n')
+					require.NoError(t, err)
+					require.Equal(t, "hello\n", got)
+				}
+			}
+			r.again(a.stop)
+			r.teller(func(_ *teller, c *net.TCPConn) {
+				for s := bufio.NewScanner(c); s.Scan(); {
+				}
+			})
+			res, err := r.proxy.Replay(context.Background(), true)
+			require.NoError(t, err)
+			require.Equal(t, connections, res.Reset)
+			require.Less(t, res.Took, (connections-2)*strayLimit, "%+v", res)
+		})
+	}
+}

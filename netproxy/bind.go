@@ -20,7 +20,7 @@ func (p *Proxy) bindUpstreams() (lost int) {
 			switch {
 			case v.gone || v.legFD < 0:
 			case x != nil && x.last && x.conn.goesOn() && !(x.conn.serverEnds() && x.answered(x.recorded(p.rep.plan))):
-				p.bind(v, x.conn, x.fed)
+				p.bind(v, x.conn, x.upto())
 			default:
 				spare = append(spare, v)
 			}

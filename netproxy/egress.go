@@ -47,6 +47,7 @@ type egress struct {
 	ended       []endedFlow
 	// repeats are the requests that the application may yet make again, by server.
 	repeats map[netip.AddrPort]*repeats
+	past    past
 	// diag looks for the sockets that have sent SYNs.
 	diag    *sockdiag.Conn
 	refused map[pair]refusal
@@ -339,6 +340,9 @@ func (p *Proxy) egressGone(c *conn) {
 		e.handshakes--
 	}
 	c.syn = nil
+	if c.session != nil {
+		e.past.keep(c.id, c.session, p.opts.Journal)
+	}
 	e.opened(c)
 	if c.redirected {
 		e.ended = append(e.ended, endedFlow{flow: c.flow(), at: time.Now()})

@@ -22,6 +22,11 @@ type exchange struct {
 	// before and after are the classes of the session, if the server has such.
 	before, after session.Class
 	prepares      bool // it only prepares the session for what comes
+	inside        bool // a transaction is open after it
+	// end is InTo, or that of the questions after it that are set aside; probed is one
+	// of them that the server has not answered (setProbesAside).
+	end    uint64
+	probed *exchange
 	// allowed and fed are input offsets of conn: up to which the answer may be
 	// delivered, and was. shift added to one gives that of the leg.
 	allowed, fed, shift uint64

@@ -48,6 +48,9 @@ func (p *Proxy) Renounce(ctx context.Context) error {
 				p.destroy(c, true)
 			}
 		}
+		if p.egress != nil {
+			p.egress.past.forget() // numbers and records begin anew
+		}
 		if err := p.destroyLeftovers(); err != nil {
 			return err
 		}

@@ -27,6 +27,7 @@ type replayState struct {
 	heldLook  time.Time // and the time
 	upstreams map[netip.AddrPort]*upstream
 	due       []*exchange // with a part of an answer to deliver
+	probed    []*conn     // the same of questions that have no record
 	quiet     struct {    // when anything moved last, and when that was looked at
 		at            uint64
 		since, looked time.Time
@@ -50,6 +51,7 @@ type replayState struct {
 	begun    time.Time // the same, or when feedAhead last helped
 	ahead    time.Time // when feedAhead last delivered something
 	diverged []uint32
+	vain     time.Duration // what steps took in which connections were given up, but the first
 	tolerate bool
 	fed      int64
 	peers    map[uint32]tcprepair.Peer
@@ -171,6 +173,9 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 			c.outRead = pc.Image.Acked
 		}
 		c.outSent = c.outRead
+		if p.egress != nil {
+			c.session = p.egress.past.of(id)
+		}
 		p.insert(c)
 	}
 	if c.inRead != end {

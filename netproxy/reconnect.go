@@ -170,7 +170,7 @@ func (p *Proxy) awaitOpen(c *conn, waiting func() bool) error {
 		}
 		limit := p.stallLimit()
 		if slices.ContainsFunc(p.rep.detached, func(n *conn) bool { return n.dest == c.dest }) {
-			limit = strayLimit // that one was probably meant, and came out differently
+			limit = p.strayLeft() // that one was probably meant, and came out differently
 		}
 		if now := time.Now(); c.gone || now.Sub(begun) > limit || p.asleep(now) {
 			if !p.rep.tolerate {

@@ -79,15 +79,19 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		p.loosen()
 		steps := p.rep.plan.Steps
 		for i := range steps {
-			begun := time.Now()
+			begun, lost := time.Now(), len(p.rep.diverged)
 			p.rep.at, p.rep.since, p.rep.begun = i, begun, begun
 			if err := p.step(&steps[i]); err != nil {
 				return fmt.Errorf("step %d of %d: %w", i+1, len(steps), err)
 			}
 			done := time.Now()
 			p.rep.lag = max(p.rep.lag, done.Sub(start)-steps[i].At)
-			if took := done.Sub(begun); took > res.Slowest {
+			took := done.Sub(begun)
+			if took > res.Slowest {
 				res.Slowest, res.SlowestStep = took, i
+			}
+			if lost > 0 && len(p.rep.diverged) > lost {
+				p.rep.vain += took
 			}
 		}
 		if err := p.awaitOutputs(); err != nil {
@@ -229,10 +233,14 @@ func (p *Proxy) feed(c *conn, s *replay.Step) error {
 // differently, the steps that depended on it must not each take their time.
 func (p *Proxy) stallLimit() time.Duration {
 	if len(p.rep.diverged) > 0 {
-		return strayLimit
+		return p.strayLeft()
 	}
 	return p.opts.stallAfter
 }
+
+// strayLeft is what a step may take of the time that all together have to wait for what
+// may never come.
+func (p *Proxy) strayLeft() time.Duration { return max(strayLimit-p.rep.vain, idleLimit) }
 
 // reopen opens a connection again that was opened after the cut.
 func (p *Proxy) reopen(c *conn) error {

@@ -62,6 +62,7 @@ func (c *conn) classify(pc *replay.Conn) bool {
 		if !ok || !ok2 || c.session.Lost() {
 			return false
 		}
+		x.inside = c.session.Inside(end) != 0
 		x.prepares = x.before != x.after && x.InTo > x.InFrom && c.session.Inside(from) == c.session.Inside(end)
 	}
 	return true
@@ -109,7 +110,7 @@ func (x *exchange) standsAlone() bool { return x.before == x.after }
 func (p *Proxy) checkSessions() error {
 	for dest, u := range p.rep.upstreams {
 		for _, x := range u.open {
-			if u.speaks != nil && !x.standsAlone() && !p.rep.tolerate {
+			if u.speaks != nil && !x.standsAlone() && !x.prepares && !p.rep.tolerate {
 				return fmt.Errorf("%w: a request to %s that changes its session was not made again%s", ErrDiverged, dest, p.upstreamState())
 			}
 		}

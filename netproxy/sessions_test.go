@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -37,6 +38,8 @@ func (r *rig) sessionBank() *sessionBank {
 				return
 			}
 			switch cmd[0] {
+			case "PING":
+				fmt.Fprint(c, "+PONG\r\n")
 			case "SELECT":
 				db = cmd[1]
 				fmt.Fprint(c, "+OK\r\n")
@@ -88,8 +91,18 @@ type sessions struct {
 	to   netip.AddrPort
 	db   string
 	room chan struct{} // as many as there may be
-	mu   sync.Mutex    // guards idle
+	sessionPool
+	mu   sync.Mutex // guards idle
 	idle []*askingConn
+}
+
+// sessionPool says how a pool deals with its sessions.
+type sessionPool struct {
+	most  int
+	brief bool // it begins with a session that it closes
+	// asks: whether the server is there, now and then before a session is used, unless
+	// this is held: a session whose server has not answered that can't be used again.
+	asks *sync.RWMutex
 }
 
 type askingConn struct {
@@ -120,8 +133,26 @@ func (s *sessions) take() (*askingConn, error) {
 	if n := len(s.idle); n > 0 {
 		c := s.idle[n-1]
 		s.idle = s.idle[:n-1]
+		if s.asks != nil && rand.IntN(3) == 0 && s.asks.TryRLock() {
+			defer s.asks.RUnlock()
+			if said, err := c.ask("PING"); err != nil || said != "+PONG" {
+				return nil, errors.Join(err, fmt.Errorf("PING: %q", said))
+			}
+		}
 		return c, nil
 	}
+	if s.brief {
+		c, err := s.open()
+		if err != nil {
+			return nil, err
+		}
+		s.brief = false
+		c.Close()
+	}
+	return s.open()
+}
+
+func (s *sessions) open() (*askingConn, error) {
 	b, err := s.a.dial(s.to)
 	if err != nil {
 		return nil, err
@@ -159,11 +190,11 @@ func (s *sessions) charge(id string) (total string, err error) {
 }
 
 // withSessions serves clients as counter does, over two pools to the bank.
-func withSessions(to netip.AddrPort, most int) func() func(*teller, *net.TCPConn) {
+func withSessions(to netip.AddrPort, pool sessionPool) func() func(*teller, *net.TCPConn) {
 	return func() func(*teller, *net.TCPConn) {
 		pools := [2]*sessions{}
 		for i := range pools {
-			pools[i] = &sessions{to: to, db: fmt.Sprint(i), room: make(chan struct{}, most)}
+			pools[i] = &sessions{to: to, db: fmt.Sprint(i), room: make(chan struct{}, pool.most), sessionPool: pool}
 		}
 		var once sync.Once
 		return func(a *teller, c *net.TCPConn) {
@@ -185,21 +216,32 @@ func withSessions(to netip.AddrPort, most int) func() func(*teller, *net.TCPConn
 }
 
 // TestSessionPools: an application that takes any session of a pool for a transaction
-// is recovered although it takes others in its second life. Another pool's, to the
-// same server, are never taken for them.
+// is recovered although it takes others in its second life, closes others, and asks at
+// other times whether the server is there. Another pool's, to the same server, are never
+// taken for them.
 func TestSessionPools(t *testing.T) {
 	for name, kind := range kinds {
-		for what, most := range map[string]int{"capped": 3, "for all": 8} {
+		for what, pool := range map[string]sessionPool{
+			"capped":              {most: 3},
+			"for all":             {most: 8},
+			"one is closed":       {most: 3, brief: true},
+			"the server is asked": {most: 3, asks: &sync.RWMutex{}},
+		} {
 			t.Run(name+" "+what, func(t *testing.T) {
 				r := newEgressRig(t, kind)
 				b := r.sessionBank()
-				app := withSessions(netip.AddrPortFrom(nstest.Client4, bankPort), most)
+				app := withSessions(netip.AddrPortFrom(nstest.Client4, bankPort), pool)
 				a := r.teller(app())
 				var served atomic.Int64
 				stop := r.charge(8, &served, &sync.RWMutex{})
 				const kills = 4
 				for range kills {
 					awaitServed(t, &served, 8)
+					if pool.asks != nil {
+						pool.asks.Lock()
+						a.stop()
+						pool.asks.Unlock()
+					}
 					var res ReplayResult
 					a, res = r.restartAgain(a, app)
 					require.Zero(t, res.Differing)

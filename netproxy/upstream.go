@@ -66,6 +66,7 @@ func (p *Proxy) findUpstreams(plan *replay.Plan) {
 			delete(p.rep.upstreams, dest)
 			continue
 		}
+		u.setProbesAside()
 		slices.SortFunc(u.open, func(a, b *exchange) int { return cmp.Compare(a.seq(), b.seq()) })
 		slices.SortFunc(u.conns, func(a, b *conn) int { return cmp.Compare(a.id, b.id) })
 		for _, c := range u.conns {
@@ -78,7 +79,7 @@ func (u *upstream) add(c *conn, pc *replay.Conn, list []replay.Exchange) {
 	u.conns = append(u.conns, c)
 	c.exchanges = make([]*exchange, len(list))
 	for i := range list {
-		x := &exchange{Exchange: list[i], conn: c, last: i == len(list)-1, fed: list[i].InFrom, allowed: list[i].InFrom}
+		x := &exchange{Exchange: list[i], conn: c, last: i == len(list)-1, fed: list[i].InFrom, allowed: list[i].InFrom, end: list[i].InTo}
 		c.exchanges[i] = x
 		if len(x.Outputs) > 0 && !x.Repeated && !x.farewell(pc) {
 			u.open = append(u.open, x)
@@ -182,6 +183,11 @@ func (p *Proxy) serveDue() {
 	for _, x := range list {
 		x.due = false
 		p.serve(x)
+	}
+	probed := p.rep.probed
+	p.rep.probed = nil
+	for _, v := range probed {
+		p.sayProbe(v)
 	}
 }
 

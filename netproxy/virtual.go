@@ -17,6 +17,7 @@ type virtual struct {
 	skip     uint64    // bytes that were written before the cut, and come again
 	asked    []byte    // read from the leg, and no exchange yet
 	cur      *exchange // made last
+	said     []byte    // an answer that has no record, and is to be delivered
 	// class is that of the session that the application takes the leg for; home was
 	// the connection's at the cut.
 	class session.Class
@@ -106,7 +107,7 @@ func (p *Proxy) hear(v *conn) {
 // answers as far as the replay has come.
 func (p *Proxy) ask(v *conn) {
 	w := v.virtual
-	if len(w.asked) == 0 || w.cur != nil && w.cur.fed < w.cur.InTo {
+	if len(w.asked) == 0 || len(w.said) > 0 || w.cur != nil && w.cur.fed < w.cur.InTo {
 		return
 	}
 	n := w.upstream.requestLen(w.asked)
@@ -114,21 +115,12 @@ func (p *Proxy) ask(v *conn) {
 		return
 	}
 	bare := w.upstream.bare(w.asked)
-	of := func(x *exchange) bool { return x.before.Like(w.class, bare) && x.madeBy(w.asked, n) }
-	if n < 0 {
-		// The rest of a request that was begun before the cut goes on where it was.
-		of = func(x *exchange) bool {
-			return w.cur != nil && x.conn == w.cur.conn && len(w.asked) >= int(x.Length()) && x.madeBy(w.asked, int(x.Length()))
-		}
-	}
-	var x *exchange
-	if i := slices.IndexFunc(w.upstream.open, of); i >= 0 {
-		x = w.upstream.open[i]
-		w.upstream.open = slices.Delete(w.upstream.open, i, i+1)
-	} else if x = v.prepared(n); x == nil {
+	x := v.recordOf(n, bare)
+	if x == nil {
 		if s := w.upstream.speaks; s != nil && v.hup[legSide] && s.Farewell(n) {
 			w.asked = nil
 		}
+		p.answerProbe(v, n)
 		return
 	}
 	method, _, _ := bytes.Cut(w.asked[:min(len(w.asked), 32)], []byte(" "))
@@ -136,6 +128,32 @@ func (p *Proxy) ask(v *conn) {
 	w.cur, w.class, w.asked = x, w.class.After(x.after, bare), w.asked[x.Length():]
 	p.stats.swallowed.Add(x.Length())
 	p.serve(x)
+}
+
+// recordOf takes the record of what the application asks on the leg, which is n bytes
+// of requests; nil: there is none.
+func (v *conn) recordOf(n int, bare bool) *exchange {
+	w := v.virtual
+	of := func(x *exchange) bool { return x.before == w.class && x.madeBy(w.asked, n) }
+	if n < 0 {
+		// The rest of a request that was begun before the cut goes on where it was.
+		of = func(x *exchange) bool {
+			return w.cur != nil && x.conn == w.cur.conn && len(w.asked) >= int(x.Length()) && x.madeBy(w.asked, int(x.Length()))
+		}
+	}
+	i := slices.IndexFunc(w.upstream.open, of)
+	if i < 0 && n > 0 && bare {
+		i = slices.IndexFunc(w.upstream.open, func(x *exchange) bool { return x.before.Like(w.class, bare) && x.madeBy(w.asked, n) })
+	}
+	if i >= 0 {
+		x := w.upstream.open[i]
+		w.upstream.open = slices.Delete(w.upstream.open, i, i+1)
+		return x
+	}
+	if x := v.prepared(n); x != nil {
+		return x
+	}
+	return w.asksAgain(n)
 }
 
 // inVain reports whether the leg waits for the answer to a request that has no
@@ -153,12 +171,16 @@ func (p *Proxy) inVain(v *conn) bool {
 // made them.
 func (p *Proxy) askedInVain() bool {
 	for _, u := range p.rep.upstreams {
-		if len(u.open) > 0 && slices.ContainsFunc(u.legs, p.inVain) && (p.owesOutput() || slices.ContainsFunc(u.open, p.atWork)) {
+		if slices.ContainsFunc(u.open, (*exchange).matters) && slices.ContainsFunc(u.legs, p.inVain) && (p.owesOutput() || slices.ContainsFunc(u.open, p.atWork)) {
 			return true
 		}
 	}
 	return false
 }
+
+// matters reports whether it makes a difference that the request was made: not if it only
+// prepared a session.
+func (x *exchange) matters() bool { return !x.prepares }
 
 // atWork reports whether the application may have been waiting for the answer, or
 // at work with it, when it crashed.
@@ -219,7 +241,7 @@ func (p *Proxy) owesUpstream() bool {
 			return true
 		}
 		for _, v := range u.legs {
-			if x := v.virtual.cur; !v.gone && !ended(v) && (v.inConsumed < v.inSent || x != nil && x.fed < x.allowed) {
+			if x := v.virtual.cur; !v.gone && !ended(v) && (len(v.virtual.said) > 0 || v.inConsumed < v.inSent || x != nil && x.fed < x.allowed) {
 				return true
 			}
 		}

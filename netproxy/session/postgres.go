@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -68,6 +69,11 @@ func (*postgres) bare(data []byte) bool {
 }
 
 func (*postgres) name() string { return "PostgreSQL" }
+
+func (s *postgres) shrink() int {
+	s.in.body, s.out.body = slices.Clone(s.in.body), slices.Clone(s.out.body)
+	return len(s.in.body) + len(s.out.body) + partSize*len(s.statements.list)
+}
 
 func (*postgres) farewell() int { return len("X") + 4 }
 

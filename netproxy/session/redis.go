@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -31,6 +32,11 @@ func (r *redis) inside() uint64 { return r.tx }
 func (*redis) bare([]byte) bool { return true }
 
 func (*redis) name() string { return "Redis" }
+
+func (r *redis) shrink() int {
+	r.buf, r.said.line = slices.Clone(r.buf), slices.Clone(r.said.line)
+	return len(r.buf) + len(r.said.line) + partSize*len(r.state.list)
+}
 
 func (*redis) farewell() int { return 0 }
 

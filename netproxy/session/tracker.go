@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/binary"
+	"slices"
 	"sort"
 
 	"github.com/cespare/xxhash/v2"
@@ -43,7 +44,9 @@ type protocol interface {
 	bare(data []byte) bool
 	whole(data []byte) int
 	name() string
-	farewell() int // length of the message that ends the session without an answer; 0: none
+	shrink() int              // see Tracker.Shrink
+	probe(data []byte) []byte // see Tracker.Probe
+	farewell() int            // length of the message that ends the session without an answer; 0: none
 }
 
 // marksKept bounds the changes of class that a tracker remembers.
@@ -56,6 +59,7 @@ type Tracker struct {
 	end      uint64 // output offset behind what was written
 	lost     bool   // something was not understood
 	marks    []mark // by offset
+	probes   [][]byte
 }
 
 // mark is a change of class: what is written from the offset on meets this one.
@@ -64,6 +68,12 @@ type mark struct {
 	class  Class
 	inside uint64
 }
+
+// markSize and partSize are about what a mark and a piece of state take, in bytes.
+const (
+	markSize = 32
+	partSize = 96
+)
 
 // Sniff returns a tracker if the first bytes that an application writes, at offset 0,
 // are of a protocol that it knows; else nil. The id is the connection's.
@@ -84,6 +94,9 @@ func Sniff(id uint32, first []byte) *Tracker {
 // Wrote takes what the application wrote at an output offset.
 func (t *Tracker) Wrote(offset uint64, data []byte) {
 	t.end = offset + uint64(len(data))
+	if t.Resting() {
+		t.noteProbe(data)
+	}
 	if !t.lost && !t.protocol.wrote(data) {
 		t.lose()
 		return
@@ -169,6 +182,13 @@ func (t *Tracker) Resting() bool {
 	}
 	_, resting := t.protocol.class()
 	return resting
+}
+
+// Shrink frees what is needed only while the session goes on, and returns about how
+// much memory is left in use, in bytes.
+func (t *Tracker) Shrink() int {
+	t.marks = slices.Clip(t.marks)
+	return len(t.marks)*markSize + len(t.probes)*probeSize + t.protocol.shrink()
 }
 
 // Lost reports that something was said which is not understood.
