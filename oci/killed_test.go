@@ -1,11 +1,14 @@
 package oci
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/stretchr/testify/require"
 )
 
@@ -212,4 +215,30 @@ func (d *daemon) neighbour(id string) *Publisher {
 	p, err := NewPublisher(o)
 	require.NoError(d.t, err)
 	return p
+}
+
+// cancelledLeases makes a lease, and then answers that the caller has given up.
+type cancelledLeases struct {
+	leases.Manager
+	giveUp func()
+}
+
+func (l cancelledLeases) Create(ctx context.Context, opts ...leases.Opt) (leases.Lease, error) {
+	lease, err := l.Manager.Create(ctx, opts...)
+	l.giveUp()
+	return lease, errors.Join(err, ctx.Err())
+}
+
+// TestCancelledLease: a publication that is cancelled while it takes its lease
+// gives it back.
+func TestCancelledLease(t *testing.T) {
+	d := newDaemon(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	store := *d.Store
+	store.Leases = cancelledLeases{d.Leases, cancel}
+	_, err := d.publisher(Options{Store: &store}).Publish(ctx, newFake(20).write(t, tempDir(t)))
+	require.ErrorIs(t, err, context.Canceled)
+	list, err := d.Leases.List(d.ctx)
+	require.NoError(t, err)
+	require.Empty(t, list)
 }

@@ -125,6 +125,9 @@ func (w *publication) begin(ctx context.Context) (leases.Lease, error) {
 	if err := w.abortUploads(ctx); err != nil {
 		return leases.Lease{}, err
 	}
+	// A call that is cancelled may have made the lease all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	defer cancel()
 	l, err := s.Leases.Create(ctx, func(l *leases.Lease) error { l.ID = id; return nil }, leases.WithExpiration(leaseTime))
 	if err != nil {
 		return leases.Lease{}, fmt.Errorf("lease: %w", err)
