@@ -242,3 +242,14 @@ func TestCancelledLease(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, list)
 }
+
+// TestContainerGone: a publisher that begins when the directory of its container
+// is removed already does not bring it back.
+func TestContainerGone(t *testing.T) {
+	o := newDaemon(t).publisher(Options{}).o
+	gone := filepath.Dir(o.Dir)
+	require.NoError(t, os.RemoveAll(gone))
+	_, err := NewPublisher(o)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.NoDirExists(t, gone)
+}

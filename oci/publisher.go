@@ -22,7 +22,8 @@ const (
 type Options struct {
 	Store *Store
 	// Dir is a directory of the publisher's own, for what it remembers between
-	// publications. NewPublisher empties it, unless Resume is set.
+	// publications. NewPublisher empties it, unless Resume is set. Its parent
+	// must exist.
 	Dir    string
 	Resume bool
 	// Origin of the checkpoints. Namespace, ID and Spec are required; what
@@ -77,7 +78,8 @@ func NewPublisher(o Options) (*Publisher, error) {
 	if err := os.RemoveAll(o.Dir); err != nil {
 		return nil, err
 	}
-	return &Publisher{o: o}, os.MkdirAll(o.Dir, 0o700)
+	// Not its parents: where they are gone, so is the container.
+	return &Publisher{o: o}, os.Mkdir(o.Dir, 0o700)
 }
 
 // Context returns ctx for calls of the store.
