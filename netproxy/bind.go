@@ -19,7 +19,7 @@ func (p *Proxy) bindUpstreams() (lost int) {
 			x := v.virtual.cur
 			switch {
 			case v.gone || v.legFD < 0:
-			case x != nil && x.last && x.conn.goesOn() && !(x.conn.serverEnds() && x.answered(x.recorded(p.rep.plan))):
+			case x != nil && x.last && x.keptBy(v) && x.conn.goesOn() && !(x.conn.serverEnds() && x.answered(x.recorded(p.rep.plan))):
 				p.bind(v, x.conn, x.upto())
 			default:
 				spare = append(spare, v)
@@ -31,7 +31,7 @@ func (p *Proxy) bindUpstreams() (lost int) {
 			switch {
 			case ended(v) || v.shut[legSide]:
 				p.destroy(v, true)
-			case x != nil && x.last && !x.answered(x.recorded(p.rep.plan)):
+			case x != nil && x.last && !(x.answered(x.recorded(p.rep.plan)) && (x.fed == x.InTo || x.keptBy(v))):
 				p.opts.Log.WithFields(connFields(v)).Error("netproxy: the answer to the application's request is lost; reset")
 				p.destroy(v, true)
 				lost++
@@ -76,12 +76,19 @@ func (u *upstream) free() (list []*conn) {
 		if !c.goesOn() || c.legFD >= 0 || c.serverEnds() || len(c.exchanges) == 0 {
 			continue
 		}
-		if x := c.exchanges[len(c.exchanges)-1]; x.leg != nil && !x.current() {
+		x := c.exchanges[len(c.exchanges)-1]
+		if x.leg != nil && (!x.current() || !x.keptBy(x.leg) && c.session.Resting()) {
 			list = append(list, c)
 		}
 	}
 	return list
 }
+
+// keptBy reports whether the leg on which the request was made can go on with the
+// connection of its record. What touches no prepared statement is answered from the record
+// of any session; who holds the leg may then have prepared other statements than that one
+// has.
+func (x *exchange) keptBy(v *conn) bool { return v.virtual.class == x.after }
 
 // bind joins a virtual leg to a recorded connection, of whose input the application
 // has been given that up to fed.

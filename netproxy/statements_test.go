@@ -1,0 +1,171 @@
+package netproxy
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crsc-io/crsc/netproxy/internal/nstest"
+)
+
+// pgMessage is one of PostgreSQL's protocol.
+func pgMessage(kind byte, body string) string {
+	return string(binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(body)+4))) + body
+}
+
+func readPGMessage(from *bufio.Reader) (kind byte, body string, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(from, head[:]); err != nil {
+		return 0, "", err
+	}
+	b := make([]byte, binary.BigEndian.Uint32(head[1:])-4)
+	_, err = io.ReadFull(from, b)
+	return head[0], string(b), err
+}
+
+// statements is a server that has a little of PostgreSQL: it tells which statement it
+// was asked to execute.
+func (r *rig) statements() {
+	r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
+		defer c.Close()
+		from := bufio.NewReader(c)
+		var head [8]byte
+		if _, err := io.ReadFull(from, head[:]); err != nil {
+			return
+		}
+		fmt.Fprint(c, pgMessage('R', "\x00\x00\x00\x00")+pgMessage('Z', "I"))
+		prepared, bound := map[string]string{}, ""
+		for {
+			kind, body, err := readPGMessage(from)
+			if err != nil {
+				return
+			}
+			fields := strings.Split(body, "\x00")
+			switch kind {
+			case 'P':
+				prepared[fields[0]] = fields[1]
+			case 'B':
+				bound = prepared[fields[1]]
+			case 'E':
+				fmt.Fprint(c, pgMessage('C', bound+"\x00"))
+			case 'Q', 'S':
+				fmt.Fprint(c, pgMessage('Z', "I"))
+			}
+		}
+	})
+}
+
+type pgSession struct {
+	net.Conn
+	from *bufio.Reader
+}
+
+// ask returns what the server says that it has executed.
+func (s *pgSession) ask(text string) (executed string, err error) {
+	if _, err := io.WriteString(s, text); err != nil {
+		return "", err
+	}
+	for {
+		kind, body, err := readPGMessage(s.from)
+		if err != nil || kind == 'Z' {
+			return executed, err
+		}
+		if kind == 'C' {
+			executed = strings.TrimSuffix(body, "\x00")
+		}
+	}
+}
+
+// openPG opens a session in which a statement is prepared by the name that each other
+// session has another one by.
+func openPG(a *teller, sql string) (*pgSession, error) {
+	c, err := a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
+	if err != nil {
+		return nil, err
+	}
+	s := &pgSession{c, bufio.NewReader(c)}
+	if _, err = s.ask("\x00\x00\x00\x08\x00\x03\x00\x00"); err == nil {
+		_, err = s.ask(pgMessage('P', "1\x00"+sql+"\x00\x00\x00") + pgMessage('S', ""))
+	}
+	return s, err
+}
+
+// TestStatementsOfASession: a request that has nothing to do with prepared statements is
+// made on another session in the second life. Each session goes on with its own all the
+// same.
+func TestStatementsOfASession(t *testing.T) {
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			r := newEgressRig(t, kind)
+			r.statements()
+			app := func(last int) func(*teller, *net.TCPConn) {
+				return func(a *teller, c *net.TCPConn) {
+					defer c.Close()
+					var pool [2]*pgSession
+					for s := bufio.NewScanner(c); s.Scan(); {
+						said, err := play(a, &pool, last, s.Text())
+						if err != nil {
+							return // crashed, or it is seen by the client
+						}
+						fmt.Fprintln(c, said)
+					}
+				}
+			}
+			a := r.teller(app(0))
+			c, err := r.dial(nstest.App4, tellerPort)
+			require.NoError(t, err)
+			defer c.Close()
+			from := bufio.NewReader(c)
+			ask := func(text string) string {
+				_, err := fmt.Fprintln(c, text)
+				require.NoError(t, err)
+				line, err := from.ReadString('\n')
+				require.NoError(t, err)
+				return strings.TrimSpace(line)
+			}
+			require.Equal(t, "ready", ask("prepare"))
+			r.again(a.stop)
+			a = r.teller(app(1))
+			res, err := r.proxy.Replay(context.Background(), false)
+			require.NoError(t, err)
+			require.Zero(t, res.Reset)
+			require.Equal(t, "SELECT 0, SELECT 1", ask("execute"))
+			a.stop()
+		})
+	}
+}
+
+// play does what a client asks of the application: last is the session on which it makes
+// its last request that has nothing to do with statements.
+func play(a *teller, pool *[2]*pgSession, last int, text string) (said string, err error) {
+	if text == "prepare" {
+		for i := range pool {
+			if pool[i], err = openPG(a, fmt.Sprintf("SELECT %d", i)); err != nil {
+				return "", err
+			}
+		}
+		for _, i := range [...]int{0, last} {
+			if _, err := pool[i].ask(pgMessage('Q', "BEGIN; COMMIT\x00")); err != nil {
+				return "", err
+			}
+		}
+		return "ready", nil
+	}
+	var list []string
+	for _, s := range pool {
+		sql, err := s.ask(pgMessage('B', "\x001\x00\x00\x00\x00\x00\x00\x00") + pgMessage('E', "\x00\x00\x00\x00\x00") + pgMessage('S', ""))
+		if err != nil {
+			return "", err
+		}
+		list = append(list, sql)
+	}
+	return strings.Join(list, ", "), nil
+}
