@@ -223,7 +223,7 @@ func (s *Status) Write(dir string) error {
 	b = append(b, '\n')
 	reserve := filepath.Join(dir, reserveName)
 	err = replace(dir, b)
-	if errors.Is(err, unix.ENOSPC) {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		if err = os.Remove(reserve); err == nil {
 			err = replace(dir, b)
 		}
