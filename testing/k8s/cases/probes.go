@@ -48,17 +48,32 @@ spec:
     livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 5}
 `
 
-func networkProbes(t *T) { probes(t, probedPod, 0) }
+func networkProbes(t *T) { t.noEvents(probes(t, probedPod), "Unhealthy") }
 
-// execProbes: what a probe runs at the moment of a crash dies with the container.
-func execProbes(t *T) { probes(t, execProbedPod, kills) }
+// execProbes: what a readiness probe runs at the moment of a crash dies with the
+// container, once for each at most. No other probe fails.
+func execProbes(t *T) {
+	ns := probes(t, execProbedPod)
+	failed := 0
+	for _, event := range t.events(ns, "Unhealthy") {
+		t.check(strings.HasPrefix(event, "probed: Readiness probe failed:"), "event Unhealthy: %s", event)
+	}
+	// Equal events are one, which counts.
+	for _, count := range strings.Fields(t.kubectl("get", "-n", ns, "events", "--field-selector", "reason=Unhealthy", "-o", "jsonpath={.items[*].count}")) {
+		n, err := strconv.Atoi(count)
+		t.must(err)
+		failed += n
+	}
+	t.check(failed <= kills, "%d readiness probes failed in %d crashes", failed, kills)
+	t.figures["failed_probes"] = float64(failed)
+}
 
 // kills is how often probes kills the application.
 const kills = 4
 
-// probes kills an application that is probed every second, and counts on. So many probes
-// may fail, without the pod being taken for unready.
-func probes(t *T, manifest string, failed int) {
+// probes kills an application that is probed every second, and counts on; it is never
+// taken for unready. It returns the namespace.
+func probes(t *T, manifest string) string {
 	ns := t.namespace()
 	t.apply(ns, manifest)
 	p := t.ready(ns, "probed")
@@ -75,8 +90,7 @@ func probes(t *T, manifest string, failed int) {
 	t.figures["unready_ms"] = float64(unready.Milliseconds())
 	t.check(unready == 0, "the pod was not ready for %v", unready)
 	t.check(p.restarts("app") == "0", "restart count is %s", p.restarts("app"))
-	list := t.events(ns, "Unhealthy")
-	t.check(len(list) <= failed, "%d events Unhealthy, want %d at most: %v", len(list), failed, list)
+	return ns
 }
 
 // count asks the application of the pod to count, on a connection of its own.
