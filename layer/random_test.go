@@ -25,7 +25,7 @@ func TestRandomChain(t *testing.T) {
 		rounds = 20
 	}
 	t.Run("fixed", func(t *testing.T) { randomChain(t, 1, rounds) })
-	t.Run("random", func(t *testing.T) { randomChain(t, randomSeed(t), rounds/4) })
+	t.Run("chosen", func(t *testing.T) { randomChain(t, testSeed(t), rounds/4) })
 }
 
 func randomChain(t *testing.T, seed uint64, rounds int) {
@@ -88,7 +88,7 @@ func (c *countdown) Err() error {
 func TestRollbackInterruptedAtEveryStep(t *testing.T) {
 	o := newOverlay(t)
 	o.mount()
-	seed := randomSeed(t)
+	seed := testSeed(t)
 	m := newMutator(t, o.merged, seed)
 	rng := rand.New(rand.NewPCG(seed, 3))
 	m.run(60)
@@ -136,7 +136,7 @@ func TestMain(m *testing.M) {
 func TestRollbackKilled(t *testing.T) {
 	o := newOverlay(t)
 	o.mount()
-	seed := randomSeed(t)
+	seed := testSeed(t)
 	m := newMutator(t, o.merged, seed)
 	rng := rand.New(rand.NewPCG(seed, 4))
 	m.run(200)
