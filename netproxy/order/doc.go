@@ -29,8 +29,9 @@
 // program (see docs/BENCHMARKS.md). So all sources have one in common, also those of other
 // processes, which finds a socket's namespace in a table and writes to the ring of that
 // namespace's source. It is found by name, through the kernel's list of links, and needs
-// neither a file nor a daemon: each source has it open, and it goes with the last. What a
-// killed process has left in the table is taken out by the next that comes. Only one
+// neither a pin nor a daemon: each source has it open, and it goes with the last. What a
+// killed process has left in the table is taken out by the next that comes. Whoever joins
+// holds a lock on /run/crsc.lock meanwhile; who sees another /run has another program. Only one
 // source of a namespace can be in the table; a second, or one that can't join, attaches
 // a program of its own, and says nothing, since it makes no difference but in speed.
 // Builds with another program don't share with each other.

@@ -15,7 +15,7 @@ import (
 
 // shared is the program at tcp_rcv_space_adjust, with its tables. Every recv on the
 // host runs it, so there is one for all namespaces, whoever watches them: it is found
-// by its name, lives as long as somebody has it open, and needs no file. A table's
+// by its name, lives as long as somebody has it open, and is not pinned. A table's
 // entry lives until its owner removes it or, should that have been killed, somebody
 // else comes.
 type shared struct {
@@ -30,9 +30,10 @@ const (
 	aloneName = "crsc_taken"
 )
 
-// sharedName depends on what the program does, so that other builds have theirs.
-func sharedName(l *layout, g legs) string {
-	sum := sha256.Sum256(fmt.Append(nil, takenProgram("", l, g, tables{}).Instructions))
+// sharedName depends on what the program does, so that other builds have theirs, and on
+// the lock.
+func sharedName(l *layout, g legs, lock string) string {
+	sum := sha256.Sum256(fmt.Append([]byte(lock), takenProgram("", l, g, tables{}).Instructions))
 	return fmt.Sprintf("crsc_%x", sum[:5])
 }
 
@@ -55,12 +56,12 @@ func (t *tracepoint) watchTaken(l *layout, g legs, inum uint32, w watch) error {
 }
 
 func (t *tracepoint) joinShared(l *layout, g legs, inum uint32, w watch) (*shared, error) {
-	unlock, err := lockShared()
+	lock, unlock, err := lockShared(lockFile)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	name := sharedName(l, g)
+	name := sharedName(l, g, lock)
 	s, err := findShared(name)
 	if s == nil && err == nil {
 		s, err = newShared(name, l, g, maxWatched)
@@ -74,23 +75,38 @@ func (t *tracepoint) joinShared(l *layout, g legs, inum uint32, w watch) (*share
 	return s, nil
 }
 
-// lockWait bounds how long others may take to join or leave.
-const lockWait = 2 * time.Second
+// lockFile keeps others from joining; lockWait bounds how long they may take to. Only
+// root of this mount namespace can open it.
+const (
+	lockFile = "/run/crsc.lock"
+	lockWait = 2 * time.Second
+)
 
-// lockShared keeps others from joining. The file is the one that the layout is read
-// from, of this host's sysfs.
-func lockShared() (unlock func(), err error) {
-	f, err := os.Open("/sys/kernel/btf/vmlinux")
+// lockShared returns what the file is known by: those who don't have the same one must
+// not share, since nothing keeps them apart.
+func lockShared(name string) (id string, unlock func(), err error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, err
+		return "", nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	var st unix.Stat_t
+	if err = unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "", nil, fmt.Errorf("stat %s: %w", name, err)
+	}
+	if st.Mode != unix.S_IFREG|0o600 || st.Uid != 0 {
+		return "", nil, fmt.Errorf("%s is not a file of root's with mode 0600: remove it", name)
 	}
 	for end := time.Now().Add(lockWait); ; time.Sleep(2 * time.Millisecond) {
 		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			return func() { f.Close() }, nil
+			return fmt.Sprintf("%d:%d", st.Dev, st.Ino), func() { f.Close() }, nil
 		}
 		if err != unix.EWOULDBLOCK && err != unix.EINTR || time.Now().After(end) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+			return "", nil, fmt.Errorf("lock %s: %w", name, err)
 		}
 	}
 }

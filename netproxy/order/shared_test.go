@@ -2,6 +2,7 @@ package order
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -177,4 +178,43 @@ func TestOwnerProcess(t *testing.T) {
 	}
 	fmt.Println(openSharing(t, netns.Current).program(t))
 	select {}
+}
+
+// TestLockIsRoots: what every process of the host can open keeps nobody from sharing,
+// and what is not root's alone is no lock.
+func TestLockIsRoots(t *testing.T) {
+	f, err := os.Open("/sys/kernel/btf/vmlinux")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	openSharing(t, nstest.New(t))
+
+	dir := t.TempDir()
+	file, open, link := dir+"/lock", dir+"/open", dir+"/link"
+	id, unlock, err := lockShared(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := lockShared(file); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("locked twice: %v", err)
+	}
+	unlock()
+	again, unlock, err := lockShared(file)
+	if err != nil || again != id {
+		t.Errorf("the same file is %q, then %q: %v", id, again, err)
+	}
+	unlock()
+	if err := errors.Join(os.WriteFile(open, nil, 0o644), os.Symlink(file, link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{open, link, dir} {
+		if _, unlock, err := lockShared(bad); err == nil {
+			unlock()
+			t.Errorf("%s was taken for a lock", bad)
+		}
+	}
 }
