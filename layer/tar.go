@@ -34,8 +34,10 @@ var elsewhere = []string{overlayPrefix + "redirect", overlayPrefix + "metacopy"}
 
 // WriteTar writes a snapshot of an overlay's upper directory as an OCI layer,
 // uncompressed: whiteouts and opaque directories become files with the names
-// that the image specification gives them. What a layer can't hold is left out:
-// sockets, mount points, names that begin like a whiteout's, attributes with an
+// that the image specification gives them, files with large holes become sparse
+// ones. What a layer can't hold is left out: sockets, mount points, paths that no
+// tool could open (PATH_MAX), names that begin like a whiteout's, files of more
+// holes than a tar can list if these are more than maxZeros, attributes with an
 // equals sign in their names or of more than half a megabyte. The same snapshot
 // gives the same bytes.
 //
@@ -46,7 +48,7 @@ func WriteTar(ctx context.Context, dir string, w io.Writer) error {
 		return fmt.Errorf("tar of %s: %w", dir, err)
 	}
 	defer s.close()
-	t := &tarWriter{ctx: ctx, snap: s, tw: tar.NewWriter(w), buf: make([]byte, compareChunk)}
+	t := &tarWriter{ctx: ctx, snap: s, w: w, tw: tar.NewWriter(w), buf: make([]byte, compareChunk)}
 	if err := t.entries(); err != nil {
 		return fmt.Errorf("tar of %s: %w", dir, err)
 	}
@@ -56,6 +58,7 @@ func WriteTar(ctx context.Context, dir string, w io.Writer) error {
 type tarWriter struct {
 	ctx   context.Context
 	snap  *snapshot
+	w     io.Writer // where tw writes
 	tw    *tar.Writer
 	buf   []byte
 	paths []string // of the entries so far, for hard links; empty: left out
@@ -96,7 +99,7 @@ func (t *tarWriter) entries() error {
 // fits reports whether a layer can hold an entry.
 func (t *tarWriter) fits(name string, e *entry) bool {
 	switch {
-	case name == "", e.kind == kindSocket, e.kind == kindMount:
+	case name == "", len(name) >= unix.PathMax, e.kind == kindSocket, e.kind == kindMount:
 		return false
 	case e.kind == kindLink && t.paths[e.link] == "":
 		return false
@@ -106,7 +109,7 @@ func (t *tarWriter) fits(name string, e *entry) bool {
 			return false
 		}
 	}
-	return true
+	return e.kind != kindRegular || !islandsOf(e).excessive(e)
 }
 
 func (t *tarWriter) entry(name string, e *entry) error {
@@ -134,16 +137,26 @@ func (t *tarWriter) entry(name string, e *entry) error {
 	if err != nil {
 		return err
 	}
+	if e.kind == kindRegular {
+		return t.regular(h, e)
+	}
 	if err := t.tw.WriteHeader(h); err != nil {
 		return err
 	}
 	if opaque {
 		return t.tw.WriteHeader(&tar.Header{Name: h.Name + opaqueWhiteout, Typeflag: tar.TypeReg})
 	}
-	if e.kind != kindRegular {
-		return nil
+	return nil
+}
+
+func (t *tarWriter) regular(h *tar.Header, e *entry) error {
+	if m := islandsOf(e); e.size-m.stored >= minSparse {
+		return t.sparse(h, e, m)
 	}
-	return t.contents(e)
+	if err := t.tw.WriteHeader(h); err != nil {
+		return err
+	}
+	return t.contents(t.tw, e, noHole)
 }
 
 // tarXattrs puts the attributes of an entry into its header.
@@ -172,11 +185,17 @@ func tarXattrs(h *tar.Header, e *entry) (opaque bool, err error) {
 	return opaque, nil
 }
 
-// contents writes the bytes of a file; between its extents there are zeros.
-func (t *tarWriter) contents(e *entry) error {
+// contents writes the bytes of a file, but for holes of at least hole bytes.
+func (t *tarWriter) contents(w io.Writer, e *entry, hole int64) error {
 	at := int64(0)
+	zeros := func(n int64) error {
+		if n >= hole {
+			return nil
+		}
+		return t.zeros(w, n)
+	}
 	for _, x := range e.extents {
-		if err := t.zeros(x.off - at); err != nil {
+		if err := zeros(x.off - at); err != nil {
 			return err
 		}
 		for done := int64(0); done < x.length; {
@@ -187,27 +206,27 @@ func (t *tarWriter) contents(e *entry) error {
 			if err := readFull(t.snap.packs[x.pack], b, x.packOff+done); err != nil {
 				return err
 			}
-			if _, err := t.tw.Write(b); err != nil {
+			if _, err := w.Write(b); err != nil {
 				return err
 			}
 			done += int64(len(b))
 		}
 		at = x.off + x.length
 	}
-	return t.zeros(e.size - at)
+	return zeros(e.size - at)
 }
 
-func (t *tarWriter) zeros(n int64) error {
+func (t *tarWriter) zeros(w io.Writer, n int64) error {
 	if n <= 0 {
 		return nil
 	}
-	clear(t.buf)
+	clear(t.buf[:min(n, int64(len(t.buf)))])
 	for n > 0 {
 		if err := t.ctx.Err(); err != nil {
 			return err
 		}
 		b := t.buf[:min(n, int64(len(t.buf)))]
-		if _, err := t.tw.Write(b); err != nil {
+		if _, err := w.Write(b); err != nil {
 			return err
 		}
 		n -= int64(len(b))

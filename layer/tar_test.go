@@ -95,7 +95,7 @@ func TestWriteTarOfAnything(t *testing.T) {
 	m.run(200)
 	snap := o.snapshot(1)
 	mustCapture(t, o.upper, snap, "")
-	// Not kept in memory: holes are zeros in a tar, gigabytes of them.
+	// Not kept in memory: a reader gets gigabytes of zeros for holes.
 	out, in := io.Pipe()
 	defer out.Close()
 	go func() { in.CloseWithError(WriteTar(t.Context(), snap, in)) }()
