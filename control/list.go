@@ -2,7 +2,9 @@ package control
 
 import (
 	"context"
-	"path/filepath"
+	"errors"
+	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,23 +18,33 @@ const askFor = time.Second
 // its shim tells it, since the file may be on a disk that can't be written, or as
 // the file has it where no shim answers.
 //
-// Errors: those of status.List.
+// Errors: those of status.Places, and one that names each file that can't be read
+// and that no shim makes up for. The list is complete but for these.
 func List(ctx context.Context, stateDir string) ([]*status.Status, error) {
-	list, err := status.List(stateDir)
+	places, err := status.Places(stateDir)
 	if err != nil {
 		return nil, err
 	}
+	list, errs := make([]*status.Status, len(places)), make([]error, len(places))
 	var wg sync.WaitGroup
-	for i, s := range list {
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, askFor)
-			defer cancel()
-			shim := Client{Dir: filepath.Join(stateDir, s.Namespace, s.ID)}
-			if now, err := shim.Status(ctx); err == nil && now != nil {
-				list[i] = now
-			}
-		})
+	for i, p := range places {
+		wg.Go(func() { list[i], errs[i] = current(ctx, p.Dir) })
 	}
 	wg.Wait()
-	return list, nil
+	return slices.DeleteFunc(list, func(s *status.Status) bool { return s == nil }), errors.Join(errs...)
+}
+
+// current returns nil for a container that has gone.
+func current(ctx context.Context, dir string) (*status.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	shim := Client{Dir: dir}
+	if now, err := shim.Status(ctx); err == nil && now != nil {
+		return now, nil
+	}
+	s, err := status.Read(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return s, err
 }

@@ -266,28 +266,7 @@ func Read(dir string) (*Status, error) {
 	}
 	var s Status
 	if err := json.Unmarshal(b, &s); err != nil {
-		return nil, fmt.Errorf("status: %s: %w", path, err)
+		return nil, fmt.Errorf("status: %s is damaged: %w; the container's shim writes it anew, and if there is none it can be removed", path, err)
 	}
 	return &s, nil
-}
-
-// List returns the status of every container below a state directory, sorted by
-// namespace and ID. Directories without a status are passed over.
-func List(stateDir string) ([]*Status, error) {
-	paths, err := filepath.Glob(filepath.Join(stateDir, "*", "*", FileName))
-	if err != nil {
-		return nil, fmt.Errorf("status: %w", err)
-	}
-	var list []*Status
-	for _, p := range paths {
-		s, err := Read(filepath.Dir(p))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // gone since
-		}
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, s)
-	}
-	return list, nil
 }

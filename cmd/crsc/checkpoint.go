@@ -20,9 +20,9 @@ func newCheckpoint() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checkpoint CONTAINER",
 		Short: "Make a checkpoint now, and wait for it",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, client, err := t.find(args[0])
+			client, err := t.find(args[0])
 			if err != nil {
 				return err
 			}

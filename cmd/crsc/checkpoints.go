@@ -27,9 +27,9 @@ func newCheckpoints() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checkpoints CONTAINER",
 		Short: "List a container's checkpoints: on disk, and published as images",
-		Args:  cobra.ExactArgs(1),
+		Args:  exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, client, err := t.find(args[0])
+			client, err := t.find(args[0])
 			if err != nil {
 				return err
 			}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,28 +21,28 @@ func (t *target) addFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&t.namespace, "namespace", "n", "", "containerd namespace (default: all of them)")
 }
 
-// find returns the container with an ID, or with one that begins so and no
-// other does.
+// find returns the shim of the container with an ID, or with one that begins so and
+// no other does.
 //
 // Errors: errNoContainer.
-func (t *target) find(id string) (*status.Status, *control.Client, error) {
+func (t *target) find(id string) (*control.Client, error) {
 	root, err := stateDir(t.dir)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	list, err := status.List(root)
+	list, err := status.Places(root)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	var exact, begins []*status.Status
-	for _, s := range list {
-		if t.namespace != "" && s.Namespace != t.namespace {
+	var exact, begins []status.Place
+	for _, p := range list {
+		if t.namespace != "" && p.Namespace != t.namespace {
 			continue
 		}
-		if s.ID == id {
-			exact = append(exact, s)
-		} else if strings.HasPrefix(s.ID, id) {
-			begins = append(begins, s)
+		if p.ID == id {
+			exact = append(exact, p)
+		} else if strings.HasPrefix(p.ID, id) {
+			begins = append(begins, p)
 		}
 	}
 	if len(exact) == 0 {
@@ -51,14 +50,13 @@ func (t *target) find(id string) (*status.Status, *control.Client, error) {
 	}
 	switch len(exact) {
 	case 0:
-		return nil, nil, fmt.Errorf("%w with crsc.io/checkpoint-restore: %q; crsc ps lists them", errNoContainer, id)
+		return nil, fmt.Errorf("%w with crsc.io/checkpoint-restore below %s: %q; crsc ps lists them", errNoContainer, root, id)
 	case 1:
-		s := exact[0]
-		return s, &control.Client{Dir: filepath.Join(root, s.Namespace, s.ID)}, nil
+		return &control.Client{Dir: exact[0].Dir}, nil
 	}
 	var names []string
-	for _, s := range exact {
-		names = append(names, s.Namespace+"/"+s.ID)
+	for _, p := range exact {
+		names = append(names, p.Namespace+"/"+p.ID)
 	}
-	return nil, nil, fmt.Errorf("%q may be %s: say more of it, or the --namespace", id, strings.Join(names, " or "))
+	return nil, fmt.Errorf("%q may be %s: say more of it, or the --namespace", id, strings.Join(names, " or "))
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/crsc-io/crsc/config"
@@ -59,7 +60,7 @@ func newImageVerify() *cobra.Command {
 		Long: "Check every byte of a checkpoint image, and who has signed it, as a restore on this node\n" +
 			"would. The exit code is 2 for an image that is damaged or incomplete, 3 for one of another\n" +
 			"format, 4 for one that is not trusted or can't be decrypted, and for anything else.",
-		Args: cobra.ExactArgs(1),
+		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			node, err := config.Load("")
 			if err != nil {
@@ -95,6 +96,13 @@ func sealed(info *oci.Info) string {
 // verifyImage reads an image as a restore does, into a directory that nobody
 // else can read, and removes what it has read.
 func verifyImage(ctx context.Context, node *config.Node, store *oci.Store, name string) (*oci.Info, error) {
+	image, err := store.Images.Get(ctx, name)
+	if errdefs.IsUnavailable(err) {
+		return nil, fmt.Errorf("containerd does not answer (--address names another socket): %w", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", name, err)
+	}
 	own, err := oci.OpenSigner(node.Images.SigningKey)
 	if err != nil {
 		return nil, err
@@ -105,10 +113,6 @@ func verifyImage(ctx context.Context, node *config.Node, store *oci.Store, name 
 	})
 	if err != nil {
 		return nil, err
-	}
-	image, err := store.Images.Get(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", name, err)
 	}
 	dir, err := os.MkdirTemp(node.StateDir, ".verify-")
 	if err != nil {

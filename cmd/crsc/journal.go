@@ -65,5 +65,9 @@ func (o *keyOption) load(dir string) (*journal.Key, error) {
 // journalDir returns the directory itself where the operator named a link to
 // it; the journal's file system refuses links.
 func journalDir(arg string) (string, error) {
-	return filepath.EvalSymlinks(arg)
+	dir, err := filepath.EvalSymlinks(arg)
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("%w; that of a container is NAMESPACE/ID/journal in the node's state directory", err)
+	}
+	return dir, err
 }

@@ -26,7 +26,7 @@ func newJournalDump() *cobra.Command {
 		Short: "Print the records of a journal",
 		Long: "Print the records of a journal in order, one a line, up to the end or to the\n" +
 			"first damage, without changing anything.\n" + journalExitCodes,
-		Args: cobra.ExactArgs(1),
+		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.oneConn = cmd.Flags().Changed("conn")
 			dir, err := journalDir(args[0])

@@ -15,7 +15,7 @@ func newJournalVerify() *cobra.Command {
 		Short: "Check every record of a journal",
 		Long: "Check every record of a journal, without changing anything. Of an encrypted\n" +
 			"journal without its key, only the checksums.\n" + journalExitCodes,
-		Args: cobra.ExactArgs(1),
+		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := journalDir(args[0])
 			if err != nil {

@@ -19,10 +19,7 @@ func newMetrics() *cobra.Command {
 		Short: "Print metrics of all containers in Prometheus' text format",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := containers(cmd.Context(), dir)
-			if err != nil {
-				return err
-			}
+			list, unread := containers(cmd.Context(), dir)
 			reg := prometheus.NewRegistry()
 			if err := reg.Register(collector(list)); err != nil {
 				return err
@@ -36,7 +33,7 @@ func newMetrics() *cobra.Command {
 					return err
 				}
 			}
-			return nil
+			return unread
 		},
 	}
 	addStateDir(cmd, &dir)

@@ -21,13 +21,13 @@ func newPin(pinned bool) *cobra.Command {
 		Short: short,
 		Long: short + ".\nCHECKPOINT is what crsc checkpoints shows in its first column: a number, and more behind it\n" +
 			"if an earlier container of this name had made it.",
-		Args: cobra.ExactArgs(2),
+		Args: exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			number, _, _ := strings.Cut(args[1], "-")
 			if _, err := strconv.ParseUint(number, 10, 64); err != nil {
 				return fmt.Errorf("%q is not the number of a checkpoint; crsc checkpoints %s lists them", args[1], args[0])
 			}
-			_, client, err := t.find(args[0])
+			client, err := t.find(args[0])
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ func stateDir(flag string) (string, error) {
 }
 
 // containers returns the status of every container below the flag's or the
-// node's state directory.
+// node's state directory, see control.List.
 func containers(ctx context.Context, flag string) ([]*status.Status, error) {
 	root, err := stateDir(flag)
 	if err != nil {
@@ -52,16 +53,17 @@ func newPS() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := containers(cmd.Context(), dir)
-			if err != nil {
-				return err
-			}
-			if asJSON {
+			switch {
+			case asJSON && list != nil:
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				enc.SetIndent("", "  ")
-				return enc.Encode(list)
+				err = errors.Join(err, enc.Encode(list))
+			case len(list) > 0:
+				printStatus(cmd, list)
+			case err == nil:
+				_, err = fmt.Fprintln(cmd.ErrOrStderr(), "no container has crsc.io/checkpoint-restore")
 			}
-			printStatus(cmd, list)
-			return nil
+			return err
 		},
 	}
 	addStateDir(cmd, &dir)

@@ -50,12 +50,41 @@ func TestPSAndMetricsTellProtectionAndReason(t *testing.T) {
 	require.Contains(t, out.String(), `crsc_recoveries_total{id="db",namespace="k8s.io"} 2`)
 }
 
-func TestPSRefusesADamagedStatus(t *testing.T) {
-	root := t.TempDir()
-	dir := filepath.Join(root, "default", "x")
-	require.NoError(t, os.MkdirAll(dir, 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, status.FileName), []byte("{"), 0o600))
+// TestDamagedStatus: the host crashed while one status was written. The others are
+// told, and so is which one is damaged.
+func TestDamagedStatus(t *testing.T) {
+	root := stateWith(t, &status.Status{Namespace: "default", ID: "whole", Protected: true, Phase: "running"})
+	for _, text := range []string{"", "{"} {
+		dir := filepath.Join(root, "default", "cut")
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		file := filepath.Join(dir, status.FileName)
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		for _, args := range [][]string{{"ps"}, {"ps", "--json"}, {"metrics"}} {
+			var out, errs bytes.Buffer
+			require.Equal(t, exitFailure, run(append(args, "--state-dir", root), &out, &errs), args)
+			require.Contains(t, errs.String(), file+" is damaged", args)
+			require.Contains(t, out.String(), "whole", args)
+		}
+		var out, errs bytes.Buffer
+		require.Equal(t, exitFailure, run([]string{"checkpoint", "whole", "--state-dir", root}, &out, &errs))
+		require.Contains(t, errs.String(), "its shim is gone", "it was found")
+	}
+}
+
+// TestNothingToTell: that there is no container is said, and not what may not be
+// read is taken for it.
+func TestNothingToTell(t *testing.T) {
 	var out, errs bytes.Buffer
-	require.Equal(t, exitFailure, run([]string{"ps", "--state-dir", root}, &out, &errs))
-	require.Contains(t, errs.String(), filepath.Join(dir, status.FileName))
+	require.Equal(t, exitOK, run([]string{"ps", "--state-dir", t.TempDir()}, &out, &errs))
+	require.Contains(t, errs.String(), "no container")
+	require.Empty(t, out.String())
+
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	for _, args := range [][]string{{"ps"}, {"ps", "--json"}, {"metrics"}, {"checkpoints", "x"}} {
+		errs.Reset()
+		require.Equal(t, exitFailure, run(append(args, "--state-dir", file), &out, &errs), args)
+		require.Contains(t, errs.String(), file)
+		require.Empty(t, out.String())
+	}
 }

@@ -45,3 +45,13 @@ func newRoot() *cobra.Command {
 // help is what a command with subcommands does by itself. Without it cobra
 // takes an unknown subcommand for a request for help, and exits with 0.
 func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// exactly is cobra.ExactArgs that says what the arguments are.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
+			return fmt.Errorf("%w: %s", err, cmd.UseLine())
+		}
+		return nil
+	}
+}

@@ -74,14 +74,20 @@ type follower struct {
 	client *client
 	since  time.Time
 	sent   map[string]time.Time // by name: when the event was last found in a status
+	fault  string               // what the last look could not read
 }
 
 // look asks for the status of all containers and sends what is new.
 func (f *follower) look(ctx context.Context) {
 	list, err := control.List(ctx, f.StateDir)
+	fault := ""
 	if err != nil {
-		f.Log("%v", err)
+		fault = err.Error()
 	}
+	if fault != "" && fault != f.fault { // the next look is in a second
+		f.Log("%s", fault)
+	}
+	f.fault = fault
 	now := time.Now()
 	for _, s := range list {
 		for _, e := range eventsOf(s, f.Node, f.since) {

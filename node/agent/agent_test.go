@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -219,4 +220,17 @@ func TestTheShimKnowsBetterThanItsFile(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, live.Close()) })
 	newFollower(c, dir).look(context.Background())
 	assert.Equal(t, map[string]int{"Protected": 1}, server.reasons())
+
+	// Nor does it need the file; one that nobody makes up for is told once.
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "k8s.io", "a", status.FileName), []byte("{"), 0o600))
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "k8s.io", "b"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "k8s.io", "b", status.FileName), nil, 0o600))
+	now.Pod.Name = "another"
+	f, told := newFollower(c, dir), []string{}
+	f.Log = func(format string, args ...any) { told = append(told, fmt.Sprintf(format, args...)) }
+	f.look(context.Background())
+	f.look(context.Background())
+	assert.Equal(t, map[string]int{"Protected": 2}, server.reasons())
+	require.Len(t, told, 1)
+	assert.Contains(t, told[0], "b/"+status.FileName)
 }
