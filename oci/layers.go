@@ -8,7 +8,6 @@ import (
 	"io"
 	"runtime"
 	"slices"
-	"strconv"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -159,8 +158,7 @@ func (w *publication) packs(ctx context.Context) ([]layer, error) {
 	return all, nil
 }
 
-// manifest uploads configuration and manifest. The labels keep containerd's
-// garbage collection from what they refer to.
+// manifest uploads configuration and manifest.
 func (w *publication) manifest(ctx context.Context, all []layer) (ocispec.Descriptor, error) {
 	o := &w.o.Origin
 	_, spec, err := o.specDump()
@@ -176,11 +174,9 @@ func (w *publication) manifest(ctx context.Context, all []layer) (ocispec.Descri
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
 		Annotations: o.annotations(w.cp, spec, w.out.Chain),
 	}
-	labels := map[string]string{}
-	for i, l := range all {
+	for _, l := range all {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.diffID)
 		m.Layers = append(m.Layers, l.desc)
-		labels[labelGCLayer+strconv.Itoa(i)] = l.desc.Digest.String()
 	}
 	b, err := json.Marshal(config)
 	if err != nil {
@@ -189,9 +185,8 @@ func (w *publication) manifest(ctx context.Context, all []layer) (ocispec.Descri
 	if m.Config, err = w.up.bytesBlob(ctx, ocispec.MediaTypeImageConfig, nil, b); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	labels[labelGC+"config"] = m.Config.Digest.String()
 	if b, err = marshalSigned(m, w.o.Signer); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return w.up.bytesBlob(ctx, ocispec.MediaTypeImageManifest, labels, b)
+	return w.up.bytesBlob(ctx, ocispec.MediaTypeImageManifest, references(&m), b)
 }

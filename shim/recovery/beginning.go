@@ -83,6 +83,7 @@ func (g *guard) fetchBeginning(ctx context.Context) error {
 	for _, image := range list {
 		err := g.fetchImage(ctx, store, trust, here, image)
 		if err == nil {
+			g.keepImages(ctx, store, trust, list)
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", image.Name, err))
@@ -92,6 +93,16 @@ func (g *guard) fetchBeginning(ctx context.Context) error {
 		g.log.WithError(err).WithField("image", image.Name).Warn("image is passed over")
 	}
 	return errors.Join(errs...)
+}
+
+// keepImages keeps the images of a reference for the next time it is asked for:
+// the one that was taken, and those to fall back on.
+func (g *guard) keepImages(ctx context.Context, store *oci.Store, trust *oci.Trust, list []images.Image) {
+	for _, image := range list {
+		if err := store.Keep(ctx, image.Target, trust); err != nil {
+			g.log.WithError(err).WithField("image", image.Name).Warn("pruning references would take this image's layers")
+		}
+	}
 }
 
 // unusable tells an image with a fault of its own from one that does not fit:

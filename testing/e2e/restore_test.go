@@ -87,6 +87,7 @@ func TestRestoreElsewhere(t *testing.T) {
 	require.NotZero(t, n.crash().Checkpoint)
 	require.Equal(t, "third", k.do("GET", "kept"), "the same connection")
 
+	there.MustCtr(t, "content", "prune", "references")
 	require.Contains(t, verify(t, there, last.Name), "good: checkpoint 2")
 	damage(t, there, last.Digest)
 	require.Contains(t, verify(t, there, last.Name), "damaged")
