@@ -14,9 +14,11 @@ import (
 )
 
 const (
-	// A task may have one part in reserveSlack more memory than last time, and
-	// reserveSlackMin at least.
+	// What a task may take until it is frozen: one part in reserveSlack of what it
+	// has where nothing is known of it, and one in steadySlack or reserveSlackMin
+	// in any case.
 	reserveSlack    = 16
+	steadySlack     = 256
 	reserveSlackMin = 256 << 10
 	// keepFree is the part of what is free, one in keepFree, that stays so: for
 	// the other images.
@@ -39,7 +41,7 @@ func reserve(images string, pid int, previous string, limit int64) error {
 	}
 	for i, size := range sizes {
 		if size > 0 {
-			size += max(size/reserveSlack, reserveSlackMin)
+			size += slack(size, sizeBefore(previous, i))
 		}
 		if limit > 0 {
 			if size > limit {
@@ -52,6 +54,31 @@ func reserve(images string, pid int, previous string, limit int64) error {
 		}
 	}
 	return nil
+}
+
+// slack is how many bytes are reserved beyond the size that a task has. It had
+// before at the previous checkpoint; 0: there was none. What is not needed is cut off
+// after each dump, and has to be cleared again for the next one, at the price of all
+// new memory: a task that stands still gets little.
+func slack(size, before int64) int64 {
+	most := max(size/reserveSlack, reserveSlackMin)
+	if before == 0 {
+		return most
+	}
+	return min(most, max(2*(size-before), size/steadySlack, reserveSlackMin))
+}
+
+// sizeBefore is the size of the i-th file with memory in the directory previous, 0
+// if there is none.
+func sizeBefore(previous string, i int) int64 {
+	if previous == "" {
+		return 0
+	}
+	st, err := os.Lstat(filepath.Join(previous, pagesName(uint32(i+1))))
+	if err != nil {
+		return 0 // it was moved meanwhile
+	}
+	return st.Size()
 }
 
 // expect estimates how large the files will be that hold memory, in bytes, in the

@@ -216,6 +216,40 @@ func TestReserveForEachProcess(t *testing.T) {
 	}
 }
 
+// TestReserveForGrowth reserves as much beyond what a task has as it has grown, and
+// little for one that stands still.
+func TestReserveForGrowth(t *testing.T) {
+	b := start(t, criutest.NetNS(t), criutest.RedisArgs)
+	b.inMemory()
+	c := b.redis()
+	c.Do("SET", "large", strings.Repeat("x", 32<<20))
+	beyond := func(previous string) int64 {
+		var reserved int64
+		b.dump(func(o *criu.DumpOptions) {
+			o.Reserve, o.Previous = true, previous
+			o.OnPreDump = func() error {
+				st, err := os.Stat(filepath.Join(o.Images, "pages-1.img"))
+				if err == nil {
+					reserved = st.Size()
+				}
+				return err
+			}
+		})
+		st, err := os.Stat(filepath.Join(b.images, "pages-1.img"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reserved - st.Size()
+	}
+	first := beyond("")
+	steady := beyond(b.images)
+	c.Do("SET", "more", strings.Repeat("y", 16<<20))
+	grown := beyond(b.images)
+	if first < 1<<20 || steady > 1<<20 || grown < 2<<20 {
+		t.Errorf("bytes beyond what was written: %d, %d when nothing had changed, %d after growth", first, steady, grown)
+	}
+}
+
 // TestReserveWithinLimits reserves nothing that there is no room for.
 func TestReserveWithinLimits(t *testing.T) {
 	b := start(t, criutest.NetNS(t), criutest.RedisArgs)
