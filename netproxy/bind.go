@@ -123,9 +123,7 @@ func (p *Proxy) bind(v, c *conn, fed uint64) {
 	if c.inflight = c.inSent > c.inConsumed; c.inflight {
 		p.inflight++
 	}
-	if p.serialNow == v {
-		p.serialNow = c
-	}
+	p.turns.replace(v, c)
 	v.legFD, v.redirected = -1, false
 	p.destroy(v, false)
 	p.enter(c)

@@ -78,7 +78,8 @@ type conn struct {
 	parked     bool             // on the list of those that wait for a commit
 	boxed      int              // output items in outboxes
 	endAt      journal.Position // of the record of the application's close
-	waiting    bool             // in the serial queue
+	waiting    bool             // in turns.wait
+	overslept  bool             // in turns.passed: the application slept in its turn
 	gone       bool             // taken out of the slots
 	noted      bool             // counted in Proxy.clientPorts
 	borrowed   bool             // legPort does not come from the allocator

@@ -50,7 +50,7 @@ func (p *Proxy) Crash(ctx context.Context) error {
 		}
 		p.dropGhosts()
 		p.inflight = 0
-		p.serial, p.serialNow = p.serial[:0], nil
+		p.turns.reset()
 		p.opts.Journal.AppendMark(journal.RecoveryBegun, 0)
 		return p.commit()
 	})

@@ -80,7 +80,7 @@ func (p *Proxy) deliverDatagrams() error {
 				return err
 			}
 		}
-		if e.full == u.round || !e.room(d) || !u.tracked && (p.serialNow != nil || p.datagramsInFlight()) {
+		if e.full == u.round || !e.room(d) || !u.tracked && p.turnTaken() {
 			e.full = u.round // those behind it must not overtake
 			kept = append(kept, d)
 			continue
@@ -88,6 +88,10 @@ func (p *Proxy) deliverDatagrams() error {
 		u.held -= len(d.payload)
 		p.recordDatagram(d)
 		e.push(d)
+		if !u.tracked {
+			p.turns.overDatagrams = false
+			p.turns.begin()
+		}
 		p.box.datagrams = append(p.box.datagrams, d)
 	}
 	clear(u.waiting[len(kept):])

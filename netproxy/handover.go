@@ -65,7 +65,8 @@ func (p *Proxy) Renounce(ctx context.Context) error {
 		p.closeWaiting()
 		p.resume()
 		p.closes, p.suspects = p.closes[:0], nil
-		p.serial, p.serialNow, p.inflight = p.serial[:0], nil, 0
+		p.inflight = 0
+		p.turns.reset()
 		if err := p.opts.Journal.Renew(); err != nil {
 			return fmt.Errorf("netproxy: begin the journal anew: %w", err)
 		}

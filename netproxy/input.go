@@ -2,7 +2,6 @@ package netproxy
 
 import (
 	"bytes"
-	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -129,7 +128,7 @@ func (p *Proxy) deliver(c *conn, data []byte) int {
 		p.inflight++
 	}
 	if p.src.Serial() {
-		p.serialNow = c
+		p.takeTurn(c)
 	}
 	return n
 }
@@ -168,62 +167,6 @@ func (p *Proxy) settle(c *conn) {
 		c.inflight = false
 		p.inflight--
 	}
-}
-
-// mustWait reports whether serial order forbids a delivery now, and queues the
-// connection.
-func (p *Proxy) mustWait(c *conn) bool {
-	if !p.src.Serial() || p.failed != nil || p.serialNow == nil && !p.datagramsInFlight() {
-		return false
-	}
-	if c.urging() {
-		return false
-	}
-	if !c.waiting {
-		c.waiting = true
-		p.serial = append(p.serial, c)
-	}
-	return true
-}
-
-// pollSerial looks whether the one delivery in flight was consumed, and lets
-// the next connection deliver.
-func (p *Proxy) pollSerial() error {
-	c := p.serialNow
-	if c == nil && len(p.serial) == 0 {
-		return nil
-	}
-	if c != nil && !c.gone && c.legFD >= 0 && !c.failed[legSide] {
-		at, err := p.src.Consumed(order.Track{App: c.local(), Leg: c.peer(), Origin: c.origin})
-		switch {
-		case errors.Is(err, order.ErrGone):
-			// The application has closed it: it will take no more.
-		case err != nil:
-			return err
-		default:
-			p.takenUpto(c, at)
-			if !c.settled() {
-				return nil
-			}
-		}
-	}
-	p.serialNow = nil
-	if p.datagramsInFlight() || c != nil && p.udp != nil && len(p.udp.waiting) > 0 {
-		return nil // it is their turn
-	}
-	for len(p.serial) > 0 && p.serialNow == nil {
-		next := p.serial[0]
-		p.serial = p.serial[1:]
-		next.waiting = false
-		if next.gone {
-			continue
-		}
-		p.activate(next)
-		if (p.phase == live || p.phase == replaying) && !next.in.empty() {
-			p.flushInput(next)
-		}
-	}
-	return nil
 }
 
 // shutLeg sends the client's FIN on.

@@ -125,8 +125,8 @@ func (p *Proxy) timeout() int64 {
 	switch {
 	case len(p.active) > 0 || len(p.closes) > 0 && p.phase == live || p.acceptDue && p.accepting():
 		return 0
-	case p.serialNow != nil || len(p.serial) > 0:
-		return 20
+	case p.turnPace() > 0:
+		return p.turnPace()
 	case len(p.suspects) > 0 || p.hush.on:
 		return 1000
 	case len(p.waiting) > 0:
@@ -343,12 +343,11 @@ func (p *Proxy) fault(err error) {
 	p.failed = err
 	p.resume()
 	p.stats.journalErrs.Add(1)
-	p.serialNow = nil
-	for _, c := range p.serial {
+	for _, c := range p.turns.wait {
 		c.waiting = false
 		p.activate(c)
 	}
-	p.serial = p.serial[:0]
+	p.turns.reset()
 	p.letOutAll()
 	p.opts.OnFault(err)
 }

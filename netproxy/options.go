@@ -42,7 +42,8 @@ type Options struct {
 	// processors. A close is held for less if the child's parent goes to sleep.
 	DyingFor time.Duration
 	// Idle reports whether every thread of the application sleeps; nil: nobody can
-	// tell. Called on the loop, and only at the end of a replay.
+	// tell. Called on the loop: in replays, and with the serial order when input is not
+	// taken while other input waits.
 	Idle func() bool
 	// NoIngress lets connections of clients pass untouched.
 	NoIngress bool

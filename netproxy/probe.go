@@ -55,7 +55,7 @@ func (p *Proxy) sayProbe(v *conn) {
 	if w == nil || v.gone {
 		return
 	}
-	if !p.src.Serial() || p.serialNow == nil || p.serialNow == v {
+	if !p.src.Serial() || p.turns.now == nil || p.turns.now == v {
 		w.said = w.said[p.deliver(v, w.said):]
 	}
 	if len(w.said) > 0 {

@@ -82,11 +82,10 @@ type Proxy struct {
 	suspects    []*conn
 	askedAt     time.Time // when Dying was last asked about the suspects
 	suspectAt   time.Time
-	serial      []*conn // serial order: who waits to deliver
-	serialNow   *conn   // serial order: whose input is not yet consumed
-	rawOutput   bool    // journal output bytes instead of hashes
-	failed      error   // the journal's error: relay only
-	stalled     error   // the journal's error: nothing moves until it has gone
+	turns       turns // of the serial order
+	rawOutput   bool  // journal output bytes instead of hashes
+	failed      error // the journal's error: relay only
+	stalled     error // the journal's error: nothing moves until it has gone
 	retryAt     time.Time
 	fullAt      time.Time // when OnNearlyFull was last called
 	acceptDue   bool

@@ -117,13 +117,18 @@ const aheadAfter = 50 * time.Millisecond
 // has waited for long. Its own step, when it comes, finds it done. It is needed
 // when the record says of the input that the present step depends on that it was
 // taken later, or not at all: with the serial order source a crash can come
-// between taking and seeing; and answers are not read in the order in which locks
+// between taking and seeing, and of two that are seen at once the order is guessed if
+// one of them had lost its turn; and answers are not read in the order in which locks
 // were given back.
 func (p *Proxy) feedAhead() {
-	if !p.src.Serial() && !p.rep.plan.Arranged || p.serialNow != nil || time.Since(p.rep.begun) < aheadAfter {
+	now := time.Now()
+	if !p.src.Serial() && !p.rep.plan.Arranged || now.Sub(p.rep.begun) < aheadAfter {
 		return
 	}
-	p.rep.begun = time.Now()
+	if p.turns.now != nil && now.Sub(p.rep.begun) < turnLimit && (p.opts.Idle == nil || !p.still(now, aheadQuiet)) {
+		return // it may yet be taken
+	}
+	p.rep.begun = now
 	seen := map[uint32]bool{}
 	for i := p.rep.at + 1; i < len(p.rep.plan.Steps); i++ {
 		s := &p.rep.plan.Steps[i]

@@ -270,8 +270,8 @@ func (p *Proxy) reopen(c *conn) error {
 func (p *Proxy) await(c *conn, consumed, out uint64) error {
 	var deadline time.Time
 	for i := 0; ; i++ {
-		if p.src.Serial() && c.inConsumed < consumed {
-			p.serialNow = c // also if it was given before (Urge)
+		if p.src.Serial() && c.inConsumed < consumed && p.turns.now != c {
+			p.takeTurn(c) // also if it was given before (Urge)
 		}
 		if err := p.pollOrder(); err != nil {
 			return err

@@ -160,7 +160,7 @@ func (p *Proxy) serve(x *exchange) {
 	v, pc := x.leg, p.rep.plan.Conns[x.conn.id]
 	for x.fed < x.allowed && !v.failed[legSide] {
 		n := 0
-		if !p.src.Serial() || p.serialNow == nil || p.serialNow == v {
+		if !p.src.Serial() || p.turns.now == nil || p.turns.now == v {
 			n = p.deliver(v, pc.Slice(x.fed, x.allowed))
 		}
 		x.fed += uint64(n)

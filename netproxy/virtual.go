@@ -234,7 +234,7 @@ func (p *Proxy) checkAsked() error {
 // or to take an answer. One that sleeps, and has been given all its input, makes what
 // is left by a timer: see repeats.
 func (p *Proxy) owesUpstream() bool {
-	asleep := len(p.serial) == 0 && min(time.Since(p.rep.quiet.since), time.Since(p.rep.since)) > aheadQuiet &&
+	asleep := len(p.turns.wait) == 0 && min(time.Since(p.rep.quiet.since), time.Since(p.rep.since)) > aheadQuiet &&
 		(p.opts.Idle == nil || p.opts.Idle())
 	for _, u := range p.rep.upstreams {
 		if len(u.open) > 0 && !asleep {

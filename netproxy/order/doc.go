@@ -10,7 +10,8 @@
 // and copied_seq to a ring that Poll reads from memory, without system calls.
 // It needs Linux 5.9 with BTF, CAP_BPF and CAP_PERFMON; no kprobes or ftrace. The serial source needs
 // nothing: the caller delivers one input at a time and waits until Consumed
-// says that it was taken.
+// says that it was taken, or until it is clear that the application needs something
+// else first.
 //
 // # Precision
 //
