@@ -68,10 +68,11 @@ type conn struct {
 	readable   [2]bool // level kept over edge-triggered epoll, by side
 	hup        [2]bool // a FIN or an error is waiting behind the data
 	writable   [2]bool
-	eof        [2]bool          // FIN was read from this side
-	failed     [2]bool          // RST or another error was seen on this side
-	shut       [2]bool          // FIN was sent to this side
-	closing    [2]bool          // the close from this side was journaled and may be passed on
+	eof        [2]bool // FIN was read from this side
+	failed     [2]bool // RST or another error was seen on this side
+	shut       [2]bool // FIN was sent to this side
+	closing    [2]bool // the close from this side was journaled and may be passed on
+	spun       spun
 	suspect    bool             // the leg ended and the application may be dying
 	inflight   bool             // counted in Proxy.inflight
 	listed     bool             // on the active list

@@ -149,7 +149,7 @@ func (p *Proxy) timeout() int64 {
 
 // turn is one round: wait, move input, move output, commit, then let output out.
 func (p *Proxy) turn(timeoutUS int64) error {
-	n, err := epollWait(p.epfd, p.events, timeoutUS)
+	n, err := p.waitEvents(timeoutUS)
 	if err != nil {
 		return fmt.Errorf("netproxy: epoll_wait: %w", err)
 	}
@@ -183,6 +183,7 @@ func (p *Proxy) turn(timeoutUS int64) error {
 	for _, c := range work {
 		p.pumpOutput(c)
 	}
+	p.spin.saw(work)
 	if err := p.pollOrder(); err != nil {
 		return err
 	}

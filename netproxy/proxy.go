@@ -89,6 +89,7 @@ type Proxy struct {
 	retryAt     time.Time
 	fullAt      time.Time // when OnNearlyFull was last called
 	acceptDue   bool
+	spin        spin
 	node        map[netip.Addr]bool // the node's addresses; nil: they are like others
 	waiting     []waitingConn
 	orphansAt   time.Time // when half-closed connections were last looked at
