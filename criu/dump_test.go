@@ -156,9 +156,9 @@ func TestDumpKilled(t *testing.T) {
 	b := start(t, "", criutest.RedisArgs)
 	c := b.redis()
 	b.dump()
-	crashed := 0
+	crashed, rng := 0, rand.New(rand.NewPCG(1, 1))
 	for i := range rounds {
-		after := time.Duration(rand.Int64N(int64(16 * time.Millisecond)))
+		after := time.Duration(rng.Int64N(int64(16 * time.Millisecond)))
 		err := b.dumpAndKill(after)
 		if err != nil && !errors.Is(err, criu.ErrTorn) && !errors.Is(err, criu.ErrDied) {
 			t.Fatalf("round %d: %v", i, err)
@@ -235,9 +235,9 @@ func TestCrashDuringDump(t *testing.T) {
 	b := start(t, "", criutest.RedisArgs)
 	b.redis().Reset()
 	b.dump()
-	failed := 0
+	failed, rng := 0, rand.New(rand.NewPCG(1, 2))
 	for i := range rounds {
-		after := time.Duration(rand.Int64N(int64(14 * time.Millisecond)))
+		after := time.Duration(rng.Int64N(int64(14 * time.Millisecond)))
 		killed := make(chan struct{})
 		pid := b.Pid
 		begun := time.Now()

@@ -50,10 +50,11 @@ func chain(t *testing.T, dirs []string, name string, levels [][]int) {
 // TestFlatten compares joined page maps with what they should hold, for random
 // chains of up to four rounds.
 func TestFlatten(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
 	for range 200 {
 		images := filepath.Join(t.TempDir(), "images")
 		dirs, rounds := []string{images}, []string(nil)
-		for n := 1 + rand.IntN(maxRounds); n > 0; n-- {
+		for n := 1 + rng.IntN(maxRounds); n > 0; n-- {
 			rounds = append(rounds, roundDir(n))
 			dirs = append(dirs, filepath.Join(images, roundDir(n)))
 		}
@@ -63,11 +64,11 @@ func TestFlatten(t *testing.T) {
 			levels[i] = make([]int, len(want))
 		}
 		for n := range want {
-			if rand.IntN(5) == 0 {
+			if rng.IntN(5) == 0 {
 				continue // not mapped
 			}
-			owner := rand.IntN(len(dirs))
-			want[n] = 1 + rand.IntN(200)
+			owner := rng.IntN(len(dirs))
+			want[n] = 1 + rng.IntN(200)
 			for i := range levels {
 				switch {
 				case i < owner:
@@ -75,7 +76,7 @@ func TestFlatten(t *testing.T) {
 				case i == owner:
 					levels[i][n] = want[n]
 				default:
-					levels[i][n] = rand.IntN(200) // what it was before, if anything
+					levels[i][n] = rng.IntN(200) // what it was before, if anything
 				}
 			}
 		}

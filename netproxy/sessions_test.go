@@ -92,8 +92,9 @@ type sessions struct {
 	db   string
 	room chan struct{} // as many as there may be
 	sessionPool
-	mu   sync.Mutex // guards idle
+	mu   sync.Mutex // guards idle and rng
 	idle []*askingConn
+	rng  *rand.Rand // says when it is asked whether the server is there
 }
 
 // sessionPool says how a pool deals with its sessions.
@@ -133,7 +134,7 @@ func (s *sessions) take() (*askingConn, error) {
 	if n := len(s.idle); n > 0 {
 		c := s.idle[n-1]
 		s.idle = s.idle[:n-1]
-		if s.asks != nil && rand.IntN(3) == 0 && s.asks.TryRLock() {
+		if s.asks != nil && s.rng.IntN(3) == 0 && s.asks.TryRLock() {
 			defer s.asks.RUnlock()
 			if said, err := c.ask("PING"); err != nil || said != "+PONG" {
 				return nil, errors.Join(err, fmt.Errorf("PING: %q", said))
@@ -191,10 +192,12 @@ func (s *sessions) charge(id string) (total string, err error) {
 
 // withSessions serves clients as counter does, over two pools to the bank.
 func withSessions(to netip.AddrPort, pool sessionPool) func() func(*teller, *net.TCPConn) {
+	life := uint64(0)
 	return func() func(*teller, *net.TCPConn) {
 		pools := [2]*sessions{}
+		life++
 		for i := range pools {
-			pools[i] = &sessions{to: to, db: fmt.Sprint(i), room: make(chan struct{}, pool.most), sessionPool: pool}
+			pools[i] = &sessions{to: to, db: fmt.Sprint(i), room: make(chan struct{}, pool.most), sessionPool: pool, rng: rand.New(rand.NewPCG(life, uint64(i)))}
 		}
 		var once sync.Once
 		return func(a *teller, c *net.TCPConn) {

@@ -228,9 +228,9 @@ func TestOrderAcrossConnections(t *testing.T) {
 	var want, got []step
 	taken := map[uint16]int{}
 	base := map[uint16]uint32{}
-	buf := make([]byte, 7)
+	buf, rng := make([]byte, 7), rand.New(rand.NewPCG(1, 1))
 	for len(want) < 5000 {
-		c := conns[rand.IntN(len(conns))]
+		c := conns[rng.IntN(len(conns))]
 		n, err := unix.Read(c.fd, buf)
 		if err == unix.EAGAIN {
 			continue

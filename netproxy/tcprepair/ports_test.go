@@ -58,9 +58,10 @@ func TestPortsNeverTwice(t *testing.T) {
 		port uint16
 	}
 	used, shared, private := map[leg]bool{}, map[uint16]bool{}, [peers]int{}
+	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range 200_000 {
-		peer := uint64(rand.IntN(peers))
-		if rand.IntN(4) > 0 {
+		peer := uint64(rng.IntN(peers))
+		if rng.IntN(4) > 0 {
 			port, err := p.Get(peer)
 			switch {
 			case err != nil:

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -81,10 +80,10 @@ func (c *container) criuChildren(shim int) []int {
 // restore has been started.
 const settling = 80 * time.Millisecond
 
-// duringDump waits until a dump is under way and a random bit longer, and calls
+// duringDump waits until a dump is under way and a bit longer, and calls
 // do with the pid of its CRIU. Like the shim's CRIU it runs before ordinary
 // processes: otherwise the dump is over by then on a busy machine.
-func (c *container) duringDump(shim int, do func(pid int)) {
+func (c *container) duringDump(shim int, longer time.Duration, do func(pid int)) {
 	c.t.Helper()
 	time.Sleep(settling)
 	known := map[int]bool{}
@@ -100,7 +99,7 @@ func (c *container) duringDump(shim int, do func(pid int)) {
 	for deadline := time.Now().Add(patience); ; time.Sleep(500 * time.Microsecond) {
 		for _, pid := range c.criuChildren(shim) {
 			if !known[pid] {
-				time.Sleep(time.Duration(rand.IntN(15_000)) * time.Microsecond)
+				time.Sleep(longer)
 				do(pid)
 				return
 			}

@@ -60,7 +60,7 @@ func TestDumpKilled(t *testing.T) {
 		require.Less(t, try, 60, "dumps end before they are killed")
 		was := c.status()
 		var err error
-		c.duringDump(shim, func(pid int) { err = syscall.Kill(pid, syscall.SIGKILL) })
+		c.duringDump(shim, time.Duration(try*4%15)*time.Millisecond, func(pid int) { err = syscall.Kill(pid, syscall.SIGKILL) })
 		if errors.Is(err, syscall.ESRCH) {
 			continue // it had ended
 		}
@@ -94,7 +94,7 @@ func TestCrashDuringDump(t *testing.T) {
 	for i := range 8 {
 		require.Equal(t, strconv.Itoa(i+1), k.do("INCR", "n"))
 		r := c.crashBy(func() {
-			c.duringDump(shim, func(int) { c.signalInit(syscall.SIGKILL) })
+			c.duringDump(shim, time.Duration(2*i)*time.Millisecond, func(int) { c.signalInit(syscall.SIGKILL) })
 		})
 		require.Zero(t, r.Differing)
 		c.awaitCheckpoint()

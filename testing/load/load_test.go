@@ -228,8 +228,9 @@ func TestServerThatHangsIsAnError(t *testing.T) {
 
 func TestHistogramIsPrecise(t *testing.T) {
 	var h histogram
+	rng := rand.New(rand.NewPCG(1, 1))
 	for range 10000 {
-		h.add(time.Duration(rand.Int64N(int64(time.Second))))
+		h.add(time.Duration(rng.Int64N(int64(time.Second))))
 	}
 	assert.InEpsilon(t, float64(500*time.Millisecond), float64(h.quantile(0.5)), 0.08)
 	for _, v := range []uint64{0, 1, 31, 32, 63, 64, 65, 1000, 1 << 20, 1<<40 + 12345} {

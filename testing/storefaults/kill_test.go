@@ -17,11 +17,12 @@ import (
 func TestShimKilled(t *testing.T) {
 	r := newRig(t)
 	before := r.blobs()
+	rng := rand.New(rand.NewPCG(1, 1))
 	for range 3 {
 		r.run()
 		r.awaitImages(2)
 		// A publication takes some tens of milliseconds, and one is always under way.
-		time.Sleep(time.Duration(rand.IntN(150)) * time.Millisecond)
+		time.Sleep(time.Duration(rng.IntN(150)) * time.Millisecond)
 		shim, err := r.e.Shim(r.id)
 		require.NoError(t, err)
 		require.NoError(t, syscall.Kill(shim, syscall.SIGKILL))
@@ -47,9 +48,10 @@ func TestDaemonKilled(t *testing.T) {
 	r := newRig(t)
 	before := r.blobs()
 	r.run("publish-keep", "1000") // none goes while it is looked at
+	rng := rand.New(rand.NewPCG(1, 2))
 	for range 3 {
 		r.awaitImages(2)
-		time.Sleep(time.Duration(rand.IntN(150)) * time.Millisecond)
+		time.Sleep(time.Duration(rng.IntN(150)) * time.Millisecond)
 		require.NoError(t, r.e.RestartDaemon(t.Context(), true))
 		r.requireImages()
 		r.crash()
