@@ -48,6 +48,8 @@ type egress struct {
 	// repeats are the requests that the application may yet make again, by server.
 	repeats map[netip.AddrPort]*repeats
 	past    past
+	// sessions is about what the trackers of connections take of memory, in bytes.
+	sessions int
 	// diag looks for the sockets that have sent SYNs.
 	diag    *sockdiag.Conn
 	refused map[pair]refusal
@@ -341,6 +343,7 @@ func (p *Proxy) egressGone(c *conn) {
 	}
 	c.syn = nil
 	if c.session != nil {
+		e.sessions -= c.sessionSize()
 		e.past.keep(c.id, c.session, p.opts.Journal)
 	}
 	e.opened(c)

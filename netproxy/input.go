@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crsc-io/crsc/netproxy/order"
+	"github.com/crsc-io/crsc/netproxy/session"
 )
 
 // inputBudget bounds what one connection may bring in during one round.
@@ -80,9 +81,7 @@ func (p *Proxy) record(c *conn, data []byte) {
 // input journals what the client sent and delivers it.
 func (p *Proxy) input(c *conn, data []byte) {
 	p.record(c, data)
-	if c.session != nil {
-		c.session.Heard(data)
-	}
+	p.learn(c, func(t *session.Tracker) { t.Heard(data) })
 	if c.failed[legSide] || c.legFD < 0 {
 		return // the application ended the connection; nobody will read this
 	}

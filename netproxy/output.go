@@ -152,7 +152,7 @@ func (p *Proxy) send(c *conn, data []byte) {
 		data = data[journal.MaxPayload:]
 	}
 	if c.dir == dirOut {
-		c.follow(data)
+		p.follow(c, data)
 	}
 	if p.failed == nil {
 		if p.rawOutput {

@@ -34,7 +34,7 @@ func (s *past) keep(id uint32, t *session.Tracker, j *journal.Journal) {
 	if s.sessions == nil {
 		s.sessions, s.sweepAt = map[uint32]pastSession{}, pastSweep
 	}
-	e := pastSession{t, t.Shrink(), j.End()}
+	e := pastSession{t, t.Size(), j.End()}
 	s.size += e.size - s.sessions[id].size
 	s.sessions[id] = e
 	if len(s.sessions) >= s.sweepAt || s.size > pastLimit {

@@ -175,6 +175,7 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 		c.outSent = c.outRead
 		if p.egress != nil {
 			c.session = p.egress.past.of(id)
+			p.egress.sessions += c.sessionSize()
 		}
 		p.insert(c)
 	}

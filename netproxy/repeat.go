@@ -132,6 +132,7 @@ func (p *Proxy) repeat(c *conn, x *exchange, request []byte) {
 	method, _, _ := bytes.Cut(request[:min(len(request), 32)], []byte(" "))
 	x.method = string(method)
 	whole := !x.last || x.answered(x.answer)
+	p.sniff(c, request) // the server is not asked: its session is as it was
 	if p.failed == nil {
 		p.opts.Journal.AppendOutput(c.id, c.outPos, uint32(len(request)), fingerprint(request))
 	}
@@ -150,13 +151,14 @@ func (p *Proxy) repeat(c *conn, x *exchange, request []byte) {
 		if x.last {
 			p.dropKept(x.conn) // whose answer was whole after all
 		}
-	case x.conn.kept:
+	case x.conn.kept && c.class() == x.after:
 		p.adopt(c, x.conn)
 	case x.serverEnded:
 		c.eof[clientSide] = true
 		p.closes = append(p.closes, c)
 	default:
 		p.opts.Log.WithFields(connFields(c)).Error("netproxy: the answer to the application's request is lost; reset")
+		p.dropKept(x.conn)
 		p.destroy(c, true)
 		return
 	}
@@ -173,6 +175,7 @@ func (p *Proxy) adopt(c, o *conn) {
 	c.readable[clientSide], c.writable[clientSide] = true, true
 	c.hup[clientSide], c.timeouts = o.hup[clientSide], o.timeouts
 	p.rewatch(c, clientSide, c.clientFD)
+	p.continueSession(c, o)
 	o.kept = false
 	p.abandon(o)
 }
@@ -230,6 +233,9 @@ func (r *repeats) requestLen(data []byte) int {
 // find looks for the record of what data, which is n bytes of requests, asks a server
 // with whom the session is of a class; -1: there is none.
 func (r *repeats) find(data []byte, n int, class session.Class) int {
+	if i := slices.IndexFunc(r.open, func(x *exchange) bool { return x.before == class && x.madeBy(data, n) }); i >= 0 {
+		return i
+	}
 	bare := (&upstream{speaks: r.speaks}).bare(data)
 	return slices.IndexFunc(r.open, func(x *exchange) bool { return x.before.Like(class, bare) && x.madeBy(data, n) })
 }

@@ -9,13 +9,54 @@ import (
 
 // follow reads what the application writes to a server, to know what state its
 // session is in.
-func (c *conn) follow(data []byte) {
+func (p *Proxy) follow(c *conn, data []byte) {
+	p.sniff(c, data)
+	p.learn(c, func(t *session.Tracker) { t.Wrote(c.outPos, data) })
+}
+
+// sniff looks whether the protocol is known, by the first bytes that the application
+// writes.
+func (p *Proxy) sniff(c *conn, data []byte) {
 	if c.outPos == 0 && c.session == nil {
 		c.session = session.Sniff(c.id, data)
+		p.egress.sessions += c.sessionSize()
 	}
-	if c.session != nil {
-		c.session.Wrote(c.outPos, data)
+}
+
+// sessionsLimit bounds what is kept of the sessions that there are, in bytes. With more,
+// those that need more are like no other.
+const sessionsLimit = 64 << 20
+
+// learn lets the tracker of a connection's session see more, if there is one.
+func (p *Proxy) learn(c *conn, see func(*session.Tracker)) {
+	if c.session == nil {
+		return
 	}
+	size := c.session.Size()
+	see(c.session)
+	grown := c.session.Size() - size
+	if grown > 0 && p.egress.sessions+grown > sessionsLimit {
+		c.session.Lose()
+		grown = c.session.Size() - size
+	}
+	p.egress.sessions += grown
+}
+
+// continueSession is called when c goes on with the socket towards the server that o had.
+func (p *Proxy) continueSession(c, o *conn) {
+	if c.session == nil {
+		return
+	}
+	p.egress.sessions -= c.sessionSize() + o.sessionSize()
+	c.session.Continue(o.session)
+	p.egress.sessions += c.sessionSize() + o.sessionSize()
+}
+
+func (c *conn) sessionSize() int {
+	if c.session == nil {
+		return 0
+	}
+	return c.session.Size()
 }
 
 // speakAlike reports whether a connection may be one of the server's, by its protocol.
@@ -71,10 +112,14 @@ func (c *conn) classify(pc *replay.Conn) bool {
 // requestLen is the length of the request that data begins with: 0 if it takes more
 // bytes to know, -1 if it is no such thing. Of sessions it is that of all requests.
 func (u *upstream) requestLen(data []byte) int {
-	if u.speaks != nil {
-		return u.speaks.Whole(data)
+	if u.speaks == nil {
+		return requestLen(data)
 	}
-	return requestLen(data)
+	n := u.speaks.Whole(data)
+	if n == 0 && len(data) >= requestLimit {
+		return -1
+	}
+	return n
 }
 
 // bare reports whether the requests have nothing to do with statements that are

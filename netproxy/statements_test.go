@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
+	"github.com/crsc-io/crsc/netproxy/order"
 )
 
 // pgMessage is one of PostgreSQL's protocol.
@@ -32,8 +33,9 @@ func readPGMessage(from *bufio.Reader) (kind byte, body string, err error) {
 }
 
 // statements is a server that has a little of PostgreSQL: it tells which statement it
-// was asked to execute.
-func (r *rig) statements() {
+// was asked to execute. A query that is slow is told of, and has its answer when there is
+// something to be had from goOn.
+func (r *rig) statements(slow chan<- struct{}, goOn <-chan struct{}) {
 	r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
 		defer c.Close()
 		from := bufio.NewReader(c)
@@ -57,6 +59,10 @@ func (r *rig) statements() {
 			case 'E':
 				fmt.Fprint(c, pgMessage('C', bound+"\x00"))
 			case 'Q', 'S':
+				if body == "SELECT slow\x00" {
+					slow <- struct{}{}
+					<-goOn
+				}
 				fmt.Fprint(c, pgMessage('Z', "I"))
 			}
 		}
@@ -105,7 +111,7 @@ func TestStatementsOfASession(t *testing.T) {
 	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
 			r := newEgressRig(t, kind)
-			r.statements()
+			r.statements(nil, nil)
 			app := func(last int) func(*teller, *net.TCPConn) {
 				return func(a *teller, c *net.TCPConn) {
 					defer c.Close()
@@ -138,6 +144,56 @@ func TestStatementsOfASession(t *testing.T) {
 			require.NoError(t, err)
 			require.Zero(t, res.Reset)
 			require.Equal(t, "SELECT 0, SELECT 1", ask("execute"))
+			a.stop()
+		})
+	}
+}
+
+// TestStatementsBehindARepeat: the server has not answered a request when the application
+// crashes, and that makes it again after the replay. It goes on with the session that it
+// was made in only where the same statements are prepared.
+func TestStatementsBehindARepeat(t *testing.T) {
+	for again, goesOn := range map[int]bool{0: true, 1: false} {
+		t.Run(fmt.Sprintf("goes on %v", goesOn), func(t *testing.T) {
+			r := newEgressRig(t, order.Auto)
+			slow, goOn := make(chan struct{}, 2), make(chan struct{}, 2)
+			r.statements(slow, goOn)
+			idle := func(_ *teller, c *net.TCPConn) { c.Close() }
+			open := func(a *teller) (pool [2]*pgSession) {
+				for i := range pool {
+					var err error
+					pool[i], err = openPG(a, fmt.Sprintf("SELECT %d", i))
+					require.NoError(t, err)
+				}
+				return pool
+			}
+			a := r.teller(idle)
+			first := open(a)[0]
+			lost := make(chan error, 1)
+			go func() {
+				_, err := first.ask(pgMessage('Q', "SELECT slow\x00"))
+				lost <- err
+			}()
+			<-slow
+			r.again(a.stop)
+			require.Error(t, <-lost)
+			a = r.teller(idle)
+			_, err := r.proxy.Replay(context.Background(), false)
+			require.NoError(t, err)
+			s := open(a)[again]
+			goOn <- struct{}{}
+			_, err = s.ask(pgMessage('Q', "SELECT slow\x00"))
+			require.Empty(t, slow, "the server is not asked twice")
+			if !goesOn {
+				require.Error(t, err, "it is on another session, which the application must know")
+				return
+			}
+			require.NoError(t, err)
+			for range 2 {
+				said, err := s.ask(pgMessage('B', "\x001\x00\x00\x00\x00\x00\x00\x00") + pgMessage('E', "\x00\x00\x00\x00\x00") + pgMessage('S', ""))
+				require.NoError(t, err)
+				require.Equal(t, fmt.Sprintf("SELECT %d", again), said)
+			}
 			a.stop()
 		})
 	}

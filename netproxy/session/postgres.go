@@ -3,7 +3,6 @@ package session
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -70,10 +69,14 @@ func (*postgres) bare(data []byte) bool {
 
 func (*postgres) name() string { return "PostgreSQL" }
 
-func (s *postgres) shrink() int {
-	s.in.body, s.out.body = slices.Clone(s.in.body), slices.Clone(s.out.body)
-	return len(s.in.body) + len(s.out.body) + partSize*len(s.statements.list)
+// sure: whether a transaction is open is known when all is answered.
+func (*postgres) sure() bool { return false }
+
+func (s *postgres) size() int {
+	return cap(s.in.body) + cap(s.out.body) + partSize*len(s.statements.list)
 }
+
+func (*postgres) blank() protocol { return newPostgres() }
 
 func (*postgres) farewell() int { return len("X") + 4 }
 
@@ -90,6 +93,7 @@ func (s *postgres) heard(data []byte) bool {
 
 // asked takes a message of the application. Kind is 0 for one of the beginning.
 func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
+	alone := !s.open && s.owed == 0 && s.tx == 0 && !s.acts // nothing that may open a transaction is under way
 	s.turn = chain(s.turn, binary.BigEndian.AppendUint64([]byte{kind}, s.in.digest.Sum64()))
 	s.acts = s.acts || !bytes.ContainsRune([]byte("PDCHS"), rune(kind))
 	if (kind == 'S' || kind == 'Q') && s.acts {
@@ -105,17 +109,19 @@ func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
 		s.owed++
 		s.unnamed = false
 		s.statements.drop("")
-		return whole && s.text(cString(body))
+		return whole && s.text(cString(body), alone)
 	case 'S':
 		s.owed++
 		s.unnamed = false
 	case 'P':
-		return whole && s.parse(body)
+		return whole && s.parse(body, alone)
 	case 'B':
 		return s.bind(body)
 	case 'C':
 		if len(body) > 1 && body[0] == 'S' {
-			s.statements.drop(cString(body[1:]))
+			name := cString(body[1:])
+			s.altered = s.altered || s.statements.has(name)
+			s.statements.drop(name)
 		}
 	case 'E':
 		s.statements.drop("") // see parse
@@ -137,6 +143,7 @@ func (s *postgres) startup(body []byte) bool {
 		for list := bytes.Split(body[4:], []byte{0}); len(list) > 1; list = list[2:] {
 			s.settings += chain(chain(0, list[0]), list[1])
 		}
+		s.settings += chain(0, nil) // unlike that of a session that has not begun
 		s.began = true
 	default:
 		return false
@@ -147,7 +154,7 @@ func (s *postgres) startup(body []byte) bool {
 
 // parse takes a Parse message: a statement is prepared. One without a name lasts, in
 // effect, until it is executed.
-func (s *postgres) parse(body []byte) bool {
+func (s *postgres) parse(body []byte, alone bool) bool {
 	name := cString(body)
 	if name == "" {
 		s.unnamed = true
@@ -155,7 +162,7 @@ func (s *postgres) parse(body []byte) bool {
 		s.altered = true
 	}
 	rest := body[min(len(body), len(name)+1):]
-	return s.text(cString(rest)) && s.statements.set(name, rest)
+	return s.text(cString(rest), alone && name == "") && s.statements.set(name, rest)
 }
 
 // bind takes a Bind message. A statement without a name that is used once more, after
@@ -168,14 +175,15 @@ func (s *postgres) bind(body []byte) bool {
 	return s.unnamed || s.statements.has("")
 }
 
-// text takes the SQL of a statement.
-func (s *postgres) text(sql string) bool {
+// text takes the SQL of a statement. What it sets is set if it is alone: executed once,
+// and in no transaction, with which it might be undone.
+func (s *postgres) text(sql string, alone bool) bool {
 	switch effectOf(sql) {
 	case neutral:
 		return true
 	case sets:
-		if s.open {
-			return false // it may be undone
+		if !alone {
+			return false
 		}
 		s.settings = chain(s.settings, []byte(sql))
 		s.altered = true
@@ -296,6 +304,7 @@ func (m *messages) read(data []byte, take func(kind byte, body []byte, whole boo
 		if !take(kind, m.body, whole && len(m.body) < m.keep) {
 			return false
 		}
+		m.body = emptied(m.body)
 		if len(data) == 0 {
 			return true
 		}

@@ -43,5 +43,5 @@ func TestProbes(t *testing.T) {
 	}
 	p, _ = play(t, 1, 100, many...)
 	require.Len(t, p.Probes(), probesKept)
-	require.LessOrEqual(t, p.Shrink(), 64<<10)
+	require.LessOrEqual(t, p.Size(), 64<<10)
 }

@@ -2,7 +2,6 @@ package session
 
 import (
 	"bytes"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -33,10 +32,11 @@ func (*redis) bare([]byte) bool { return true }
 
 func (*redis) name() string { return "Redis" }
 
-func (r *redis) shrink() int {
-	r.buf, r.said.line = slices.Clone(r.buf), slices.Clone(r.said.line)
-	return len(r.buf) + len(r.said.line) + partSize*len(r.state.list)
+func (r *redis) size() int {
+	return cap(r.buf) + cap(r.said.line) + partSize*len(r.state.list)
 }
+
+func (*redis) blank() protocol { return &redis{} }
 
 func (*redis) farewell() int { return 0 }
 
@@ -47,8 +47,10 @@ func (r *redis) heard(data []byte) bool {
 }
 
 func (r *redis) class() (Class, bool) {
-	return Class{state: r.state.sum + r.tx}, r.owed == 0 && len(r.buf) == 0 && r.skip == 0
+	return Class{state: r.state.sum + r.tx}, r.owed == 0 && r.sure()
 }
+
+func (r *redis) sure() bool { return len(r.buf) == 0 && r.skip == 0 }
 
 func (r *redis) wrote(data []byte) bool {
 	n := min(r.skip, len(data))
@@ -72,12 +74,12 @@ func (r *redis) wrote(data []byte) bool {
 		data = data[c.size:]
 	}
 	if len(data) < redisHead {
-		r.buf = append(r.buf[:0], data...)
+		r.buf = append(emptied(r.buf), data...)
 		return true
 	}
 	// One with a large value at its end, which need not be seen.
 	r.owed++
-	r.skip, r.buf = c.size-len(data), r.buf[:0]
+	r.skip, r.buf = c.size-len(data), emptied(r.buf)
 	return r.skip > 0 && r.tx == 0 && neutralRedis(c.name())
 }
 
@@ -91,7 +93,9 @@ func (r *redis) command(c *redisCommand, text []byte) bool {
 		r.tx = chain(r.tx, text)
 		return true
 	case "EXEC", "DISCARD":
-		r.multi, r.tx = false, 0
+		if r.multi { // else they are errors
+			r.multi, r.tx = false, 0
+		}
 		return true
 	case "UNWATCH":
 		if !r.multi {

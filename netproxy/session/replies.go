@@ -39,7 +39,7 @@ func (r *replies) read(data []byte) (n int, ok bool) {
 		}
 		data = rest
 		ended, ok := r.take(bytes.TrimSuffix(r.line, []byte("\r")))
-		r.line = r.line[:0]
+		r.line = emptied(r.line)
 		if !ok {
 			return n, false
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -76,6 +77,7 @@ func TestRedis(t *testing.T) {
 		"after one":                  {[]talk{hello, redisTalk("MULTI"), redisTalk("INCR", "a"), {command("EXEC"), "*1\r\n:1\r\n"}}, []talk{hello}, true},
 		"it watches":                 {[]talk{hello, redisTalk("WATCH", "a")}, []talk{hello}, false},
 		"subscribers are unlike all": {[]talk{hello, redisTalk("SUBSCRIBE", "a")}, []talk{hello, redisTalk("SUBSCRIBE", "a")}, false},
+		"it watches still":           {[]talk{hello, redisTalk("WATCH", "a"), {command("EXEC"), "-ERR EXEC without MULTI\r\n"}}, []talk{hello}, false},
 		"what is pushed":             {[]talk{hello, {command("GET", "a"), ">1\r\n+x\r\n$-1\r\n"}}, []talk{hello, {command("GET", "a"), "$-1\r\n"}}, false},
 		"no protocol at all":         {[]talk{hello, {"nonsense\r\n", ""}}, []talk{hello}, false},
 	} {
@@ -153,6 +155,10 @@ func TestPostgres(t *testing.T) {
 		"settings":                     {[]talk{startup, query("SET search_path TO a")}, []talk{startup}, false},
 		"the same settings":            {[]talk{startup, query("SET search_path TO a")}, []talk{startup, plainly, query("SET search_path TO a")}, true},
 		"settings that may be undone":  {[]talk{startup, begin, inside("SET search_path TO a"), commit}, []talk{startup, begin, inside("SET search_path TO a"), commit}, false},
+		"settings of a pipeline":       {[]talk{startup, {begin.wrote + query("SET a = 1").wrote, message('Z', "T") + message('Z', "T")}, commit}, []talk{startup, query("SET a = 1")}, false},
+		"settings of one message":      {[]talk{startup, {message('P', "\x00BEGIN\x00\x00\x00") + strings.TrimSuffix(bound("").wrote, message('S', "")) + prepare("", "SET a = 1").wrote, message('Z', "T")}, commit}, []talk{startup, query("SET a = 1")}, false},
+		"settings that are prepared":   {[]talk{startup, prepare("a", "SET b = 1")}, []talk{startup, prepare("a", "SET b = 1")}, false},
+		"closed in vain":               {[]talk{startup, prepare("a", "SELECT 1"), refused(talk{message('C', "Sa\x00") + message('S', ""), ""})}, []talk{startup}, false},
 		"locks of the session":         {[]talk{startup, query("SELECT pg_advisory_lock(1)")}, []talk{startup, query("SELECT pg_advisory_lock(1)")}, false},
 		"it listens":                   {[]talk{startup, query("LISTEN a")}, []talk{startup, query("LISTEN a")}, false},
 		"set by a function":            {[]talk{startup, query("SELECT set_config('a', 'b', false)")}, []talk{startup}, false},
@@ -169,6 +175,69 @@ func TestPostgres(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUnanswered: an application that does not wait for answers has the class that the
+// server will give it, where that is known.
+func TestUnanswered(t *testing.T) {
+	first, second := command("SELECT", "1"), command("GET", "a")
+	half, rest := "+O", "K\r\n$1\r\nx\r\n"
+	tr, all := play(t, 1, 1<<20, talk{first, half}, talk{second, rest})
+	_, want := play(t, 2, 1<<20, redisTalk("SELECT", "1"))
+	require.Equal(t, want, all)
+	for offset, was := range map[int]Class{0: {}, len(first): want, len(first + second): want} {
+		c, ok := tr.At(uint64(offset))
+		require.True(t, ok)
+		require.Equal(t, was, c, "%d", offset)
+	}
+	tr, all = play(t, 1, 1<<20, startup, talk{begin.wrote, begin.heard[:5]}, talk{begin.wrote, begin.heard[5:] + begin.heard}, commit)
+	_, want = play(t, 2, 1<<20, startup)
+	require.Equal(t, want, all)
+	c, ok := tr.At(uint64(len(startup.wrote)))
+	require.True(t, ok)
+	require.Equal(t, want, c)
+	_, ok = tr.At(uint64(len(startup.wrote + begin.wrote)))
+	require.False(t, ok, "a transaction may be open")
+	_, ok = tr.At(uint64(len(startup.wrote + begin.wrote + begin.wrote)))
+	require.True(t, ok)
+}
+
+// TestLongNames: what is kept of a session does not depend on the names in it.
+func TestLongNames(t *testing.T) {
+	tr, _ := play(t, 1, 1<<20, startup)
+	offset, name := uint64(len(startup.wrote)), strings.Repeat("x", statementHead/2)
+	for i := range 256 {
+		k := prepare(fmt.Sprint(i, name), "SELECT 1")
+		tr.Wrote(offset, []byte(k.wrote))
+		tr.Heard([]byte(k.heard))
+		offset += uint64(len(k.wrote))
+	}
+	require.False(t, tr.Lost())
+	require.Less(t, tr.Size(), 1<<20)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	tr.Lose()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	require.Less(t, int64(before.HeapAlloc)-int64(after.HeapAlloc), int64(1<<20))
+	require.Less(t, tr.Size(), 2*trackerSize)
+}
+
+// TestContinue: a session that goes on with another's server is that one from there on.
+func TestContinue(t *testing.T) {
+	a, was := play(t, 1, 100, redisTalk("SELECT", "1"))
+	b, _ := play(t, 2, 100, redisTalk("SELECT", "1"), talk{command("GET", "a"), "$3\r\na"})
+	a.Continue(b)
+	require.False(t, a.Resting())
+	a.Heard([]byte("bc\r\n"))
+	require.True(t, a.Resting())
+	c, ok := a.At(1000)
+	require.True(t, ok)
+	require.Equal(t, was, c)
+	p, _ := play(t, 3, 100, startup)
+	a.Continue(p)
+	require.True(t, a.Lost(), "another protocol")
 }
 
 // TestWhole: requests are whole when their last byte is there, and not before.

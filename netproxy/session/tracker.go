@@ -2,7 +2,6 @@ package session
 
 import (
 	"encoding/binary"
-	"slices"
 	"sort"
 
 	"github.com/cespare/xxhash/v2"
@@ -44,7 +43,10 @@ type protocol interface {
 	bare(data []byte) bool
 	whole(data []byte) int
 	name() string
-	shrink() int              // see Tracker.Shrink
+	// sure: class is that of what is written next also before all is answered.
+	sure() bool
+	size() int                // about what it takes of memory, in bytes
+	blank() protocol          // one that has seen nothing
 	probe(data []byte) []byte // see Tracker.Probe
 	farewell() int            // length of the message that ends the session without an answer; 0: none
 }
@@ -58,6 +60,7 @@ type Tracker struct {
 	protocol protocol
 	end      uint64 // output offset behind what was written
 	lost     bool   // something was not understood
+	heard    bool   // since the application wrote last
 	marks    []mark // by offset
 	probes   [][]byte
 }
@@ -67,12 +70,16 @@ type mark struct {
 	offset uint64
 	class  Class
 	inside uint64
+	// unknown: the server had not answered all by then.
+	unknown bool
 }
 
-// markSize and partSize are about what a mark and a piece of state take, in bytes.
+// trackerSize, markSize and partSize are about what a session, a mark and a piece of
+// state take, in bytes.
 const (
-	markSize = 32
-	partSize = 96
+	trackerSize = 1 << 10
+	markSize    = 40
+	partSize    = 48
 )
 
 // Sniff returns a tracker if the first bytes that an application writes, at offset 0,
@@ -93,12 +100,17 @@ func Sniff(id uint32, first []byte) *Tracker {
 
 // Wrote takes what the application wrote at an output offset.
 func (t *Tracker) Wrote(offset uint64, data []byte) {
-	t.end = offset + uint64(len(data))
-	if t.Resting() {
+	switch {
+	case t.lost:
+		return
+	case t.Resting():
 		t.noteProbe(data)
+	case t.heard && !t.Farewell(len(data)):
+		t.markUnanswered()
 	}
-	if !t.lost && !t.protocol.wrote(data) {
-		t.lose()
+	t.end, t.heard = offset+uint64(len(data)), false
+	if !t.protocol.wrote(data) {
+		t.Lose()
 		return
 	}
 	t.mark()
@@ -106,49 +118,73 @@ func (t *Tracker) Wrote(offset uint64, data []byte) {
 
 // Heard takes what the server said next.
 func (t *Tracker) Heard(data []byte) {
-	if !t.lost && !t.protocol.heard(data) {
-		t.lose()
+	if t.lost {
+		return
+	}
+	t.heard = true
+	if !t.protocol.heard(data) {
+		t.Lose()
 		return
 	}
 	t.mark()
 }
 
-// lose makes the session unlike every other.
-func (t *Tracker) lose() {
-	t.lost = true
+// Lose makes the session unlike every other, and frees what is known of it.
+func (t *Tracker) Lose() {
+	t.lost, t.marks, t.probes, t.protocol = true, nil, nil, t.protocol.blank()
 	var b [12]byte
 	binary.LittleEndian.PutUint32(b[:], t.id)
-	t.note(Class{state: xxhash.Sum64(append(b[:], "lost"...))}, 0)
+	t.note(mark{class: Class{state: xxhash.Sum64(append(b[:], "lost"...))}})
+}
+
+// Continue makes the session go on as another one, with the server's end of that.
+func (t *Tracker) Continue(o *Tracker) {
+	if o == nil || o.lost || t.lost || !t.Same(o) {
+		t.Lose()
+		return
+	}
+	t.protocol, t.heard = o.protocol, o.heard
+	o.protocol = o.protocol.blank()
 }
 
 func (t *Tracker) mark() {
-	if t.lost {
-		return
-	}
 	if c, resting := t.protocol.class(); resting {
-		t.note(c, t.protocol.inside())
+		t.note(mark{class: c, inside: t.protocol.inside()})
 	}
 }
 
-func (t *Tracker) note(c Class, inside uint64) {
+// markUnanswered notes that the application goes on though not all that it asked has
+// been answered.
+func (t *Tracker) markUnanswered() {
+	if !t.protocol.sure() {
+		t.note(mark{unknown: true})
+		return
+	}
+	c, _ := t.protocol.class()
+	t.note(mark{class: c, inside: t.protocol.inside()})
+}
+
+// note enters a mark at the end of what was written.
+func (t *Tracker) note(m mark) {
+	m.offset = t.end
 	n := len(t.marks)
 	switch {
-	case n > 0 && t.marks[n-1].class == c:
+	case n > 0 && t.marks[n-1].class == m.class && t.marks[n-1].unknown == m.unknown:
 		return
 	case n > 0 && t.marks[n-1].offset == t.end:
-		t.marks[n-1].class, t.marks[n-1].inside = c, inside
+		t.marks[n-1] = m
 		return
 	case n == marksKept:
 		t.marks = append(t.marks[:0], t.marks[n/2:]...)
 	}
-	t.marks = append(t.marks, mark{t.end, c, inside})
+	t.marks = append(t.marks, m)
 }
 
 // At is the class of the session when the application had written up to an offset and
-// was answered; not ok: it is forgotten.
+// was answered; not ok: it is forgotten, or the application had not waited for answers.
 func (t *Tracker) At(offset uint64) (c Class, ok bool) {
 	m := t.markAt(offset)
-	if m == nil {
+	if m == nil || m.unknown {
 		return Class{}, false
 	}
 	return m.class, true
@@ -184,11 +220,9 @@ func (t *Tracker) Resting() bool {
 	return resting
 }
 
-// Shrink frees what is needed only while the session goes on, and returns about how
-// much memory is left in use, in bytes.
-func (t *Tracker) Shrink() int {
-	t.marks = slices.Clip(t.marks)
-	return len(t.marks)*markSize + len(t.probes)*probeSize + t.protocol.shrink()
+// Size is about how much memory is in use, in bytes.
+func (t *Tracker) Size() int {
+	return trackerSize + cap(t.marks)*markSize + len(t.probes)*probeSize + t.protocol.size()
 }
 
 // Lost reports that something was said which is not understood.
@@ -207,7 +241,7 @@ func (t *Tracker) Whole(data []byte) int { return t.protocol.whole(data) }
 
 // parts is a set of named pieces of state. Its sum does not depend on their order.
 type parts struct {
-	list map[string]uint64
+	list map[uint64]uint64 // by the hash of the name
 	sum  uint64
 }
 
@@ -216,26 +250,38 @@ const partsKept = 4096
 
 func (p *parts) set(name string, value []byte) bool {
 	if p.list == nil {
-		p.list = map[string]uint64{}
+		p.list = map[uint64]uint64{}
 	}
 	if len(p.list) >= partsKept {
 		return false
 	}
 	p.drop(name)
-	v := chain(xxhash.Sum64String(name), value)
-	p.list[name] = v
+	key := xxhash.Sum64String(name)
+	v := chain(key, value)
+	p.list[key] = v
 	p.sum += v
 	return true
 }
 
 func (p *parts) has(name string) bool {
-	_, ok := p.list[name]
+	_, ok := p.list[xxhash.Sum64String(name)]
 	return ok
 }
 
 func (p *parts) drop(name string) {
-	p.sum -= p.list[name]
-	delete(p.list, name)
+	key := xxhash.Sum64String(name)
+	p.sum -= p.list[key]
+	delete(p.list, key)
+}
+
+// bufferKept bounds a buffer that is kept while it is empty, in bytes.
+const bufferKept = 4 << 10
+
+func emptied(b []byte) []byte {
+	if cap(b) > bufferKept {
+		return nil
+	}
+	return b[:0]
 }
 
 // chain continues a hash with a further piece.
