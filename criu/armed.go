@@ -150,12 +150,12 @@ func (a *Armed) answer(script string, pid int, files []*os.File) error {
 	return a.notify(script, pid, files)
 }
 
-// Close ends an armed restore that is not needed any more. It is not to be
-// called after Restore.
+// Close ends an armed restore that is not needed any more, within seconds, also if
+// CRIU stands still. It is not to be called after Restore.
 func (a *Armed) Close() error {
 	a.word <- errDisarmed
+	a.cancel(errDisarmed)
 	<-a.done
-	a.cancel(nil)
 	if a.err != nil && !errors.Is(a.err, errDisarmed) && !errors.Is(a.err, errEOF) {
 		return a.err
 	}

@@ -56,6 +56,9 @@ type DumpOptions struct {
 	// dumps that are not Urgent. Every turn between CRIU and a task then waits for
 	// one to wake.
 	LetSleep bool
+	// Patience is how long CRIU may work, while tasks are frozen, without asking or
+	// answering, before it is killed. What the hooks take does not count. 0: for ever.
+	Patience time.Duration
 	// OnPreDump, if set, is called when CRIU is started and warm, before the
 	// tasks are frozen.
 	OnPreDump func() error
@@ -175,7 +178,7 @@ func (d *dump) run(ctx context.Context) error {
 		return err
 	}
 	defer dir.Close()
-	sp := spawn{path: d.Path, namespaces: namespaces, owner: as, kerndat: d.Kerndat, start: d.Start}
+	sp := spawn{path: d.Path, namespaces: namespaces, owner: as, kerndat: d.Kerndat, start: d.Start, patience: d.Patience}
 	req := d.request(pid, dir)
 	if d.PreDump {
 		parent := ""

@@ -34,6 +34,9 @@ var (
 	// usually runs on; if CRIU was just then running code of its own in a task,
 	// that task may crash.
 	ErrTorn = errors.New("criu died during the dump")
+	// ErrStuck is returned when CRIU did not answer for so long as the options'
+	// Patience allows, and was killed. A Dump ends with ErrTorn as well then.
+	ErrStuck = errors.New("criu stands still")
 	// ErrBusy is returned by Dump when the container began to use something
 	// (System V IPC) just then. The next Dump sees it in time.
 	ErrBusy = errors.New("container changed while the dump began")

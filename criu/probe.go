@@ -1,12 +1,15 @@
 package criu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
 	"golang.org/x/sys/unix"
@@ -85,9 +88,15 @@ type ProbeOptions struct {
 	// Kerndat, if set, is a file that is written for DumpOptions.Kerndat. It is
 	// good for this CRIU and until the host boots again.
 	Kerndat string
+	// Patience is how long CRIU may take for one answer, which takes some tens of
+	// milliseconds, before it is killed. 0 is DefaultProbePatience.
+	Patience time.Duration
 	// Start runs the children; nil is os/exec. See DumpOptions.
 	Start StartFunc
 }
+
+// DefaultProbePatience is the default of ProbeOptions.Patience.
+const DefaultProbePatience = 10 * time.Second
 
 // Probe asks CRIU what it and the kernel can do. It takes about 100 ms: do it
 // once. The error wraps ErrNotFound, or ErrUnsupported if CRIU is too old or
@@ -97,13 +106,14 @@ func Probe(ctx context.Context, o ProbeOptions) (Features, error) {
 	if o.Start == nil {
 		o.Start = startChild
 	}
+	o.Patience = cmp.Or(o.Patience, DefaultProbePatience)
 	path, err := Find(o.Path)
 	if err != nil {
 		return f, err
 	}
 	f.Path = path
 	ask := func(req *rpc.CriuReq) (*rpc.CriuResp, error) {
-		child, err := spawn{path: path, start: o.Start}.run()
+		child, err := spawn{path: path, start: o.Start, patience: o.Patience}.run()
 		if err != nil {
 			return nil, err
 		}
@@ -153,11 +163,16 @@ func (f *Features) check(o ProbeOptions) error {
 	defer out.Close()
 	cmd := exec.Command(f.Path, "check", "-v1")
 	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	wait, err := o.Start(cmd)
 	if err != nil {
 		return fmt.Errorf("run criu check: %w", err)
 	}
+	end := time.AfterFunc(o.Patience, func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })
 	status, err := wait()
+	if !end.Stop() {
+		return fmt.Errorf("%w: criu check took longer than %v", ErrStuck, o.Patience)
+	}
 	if err != nil {
 		return fmt.Errorf("wait for criu check: %w", err)
 	}

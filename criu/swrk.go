@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,6 +60,8 @@ type spawn struct {
 	stdio      [3]*os.File // what the restored processes inherit; nil is /dev/null
 	start      StartFunc
 	keyring    bool // it gets a session keyring of its own
+	// patience is how long it may say nothing before it is killed; 0: for ever
+	patience time.Duration
 }
 
 // swrk is one `criu swrk` child: CRIU serving a single request over a socket.
@@ -70,6 +73,9 @@ type swrk struct {
 	onDeath func()
 	// onAnswer, if set, is called as soon as CRIU's answer is there.
 	onAnswer func()
+	// patience is as in spawn; stuck: it came to an end.
+	patience time.Duration
+	stuck    atomic.Bool
 	// exited is closed when the child has ended; status and waitErr are set.
 	exited  chan struct{}
 	status  int
@@ -125,7 +131,7 @@ func (s spawn) run() (*swrk, error) {
 			return nil, fmt.Errorf("start criu: %w", err)
 		}
 	}
-	w := &swrk{conn: conn, exited: make(chan struct{})}
+	w := &swrk{conn: conn, patience: s.patience, exited: make(chan struct{})}
 	var wait func() (int, error)
 	err = onThread(func() error {
 		if err := enter(s.namespaces); err != nil {
@@ -222,7 +228,9 @@ func (w *swrk) call(ctx context.Context, req *rpc.CriuReq, notify notifyFunc) (*
 	status, werr := w.wait()
 	close(answered)
 	<-guarded
-	if errors.Is(err, errEOF) && werr == nil {
+	if errors.Is(err, errEOF) && w.stuck.Load() {
+		err = fmt.Errorf("%w: nothing came from it for %v, and it was killed: %w", ErrStuck, w.patience, err)
+	} else if errors.Is(err, errEOF) && werr == nil {
 		err = fmt.Errorf("%w (status %d)", err, status)
 	}
 	// The answer is CRIU's last act (cr-service.c, dump_using_req): how it ends
@@ -262,7 +270,7 @@ func (w *swrk) converse(ctx context.Context, req *rpc.CriuReq, notify notifyFunc
 		if err := w.send(req); err != nil {
 			return nil, errors.Join(refused, err)
 		}
-		resp, files, err := w.receive()
+		resp, files, err := w.hear()
 		if err != nil {
 			return nil, errors.Join(refused, err)
 		}
@@ -312,6 +320,18 @@ func (w *swrk) send(req *rpc.CriuReq) error {
 		return fmt.Errorf("send to criu: %w", err)
 	}
 	return nil
+}
+
+// hear is receive from a child that is killed when patience ends.
+func (w *swrk) hear() (*rpc.CriuResp, []*os.File, error) {
+	if w.patience > 0 {
+		end := time.AfterFunc(w.patience, func() {
+			w.stuck.Store(true)
+			w.kill()
+		})
+		defer end.Stop()
+	}
+	return w.receive()
 }
 
 func (w *swrk) receive() (*rpc.CriuResp, []*os.File, error) {

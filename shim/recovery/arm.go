@@ -25,6 +25,8 @@ func (g *guard) rearm(ctx context.Context, cp *checkpoint) {
 		g.log.WithError(err).Debug("restore is not armed")
 		return
 	}
+	ctx, cancel := limitRestore(ctx, cp)
+	defer cancel()
 	a, err := criu.Arm(ctx, g.restoreOptions(cp, stdio))
 	if err != nil {
 		g.log.WithError(errors.Join(err, stdio.Close())).Debug("restore is not armed")

@@ -91,7 +91,7 @@ func (g *guard) dumpAgain(ctx context.Context, cp *checkpoint, info *status.Chec
 func passing(err error) bool {
 	var e *criu.Error
 	// soccr: a send queue was acknowledged between its measuring and its reading.
-	if !errors.As(err, &e) {
+	if !errors.As(err, &e) || errors.Is(err, criu.ErrStuck) {
 		return false
 	}
 	return errors.Is(err, unix.ESRCH) || strings.Contains(e.Line, "soccr/soccr.c") ||
@@ -174,7 +174,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 	stats, err := criu.Dump(ctx, criu.DumpOptions{
 		Path: g.criuPath, Root: g.c.Runc().Root, ID: g.c.ID(), Pins: g.pins, Images: cp.images(),
 		GhostLimit: uint32(g.cfg.DeletedMaxSize), Kerndat: g.kerndatFile(), Start: startUnderReaper, Urgent: info.Place == placeMemory, LetSleep: g.cfg.LetProcessorsSleep, PreDump: g.preDumps(),
-		Reserve: g.reserves(info), Previous: g.previousImages(), ReserveMax: g.needs(),
+		Reserve: g.reserves(info), Previous: g.previousImages(), ReserveMax: g.needs(), Patience: dumpLimit(g.needs()),
 		OnPreDump: func() error {
 			res, err := g.proxy.Hold(ctx, holdLimit)
 			info.HeldMS, info.Quiet = status.Milliseconds(res.Took), res.Quiet

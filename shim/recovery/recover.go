@@ -348,21 +348,6 @@ func (g *guard) resetForeign(cp *checkpoint) (int, error) {
 	return redirect.DestroySockets(int(g.netns.Fd()), redirect.Match{Tuples: cp.cut.Foreign})
 }
 
-// A restore reads at some GB/s. A CRIU whose images were cut short afterwards
-// reads for ever, and the next way down the ladder would never be tried.
-const (
-	restorePatience = 15 * time.Second
-	restorePagesPer = 10_000 // in a second, at the very least
-)
-
-func limitRestore(ctx context.Context, cp *checkpoint) (context.Context, context.CancelFunc) {
-	limit := restorePatience
-	if cp.info != nil {
-		limit += time.Duration(cp.info.Pages/restorePagesPer) * time.Second
-	}
-	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("the restore of checkpoint %d took longer than %v", cp.seq, limit))
-}
-
 // fire uses the armed restore, and does the whole work if it fails.
 func (g *guard) fire(cp *checkpoint, ready *armed) func(context.Context, *lifecycle.Stdio) (int, error) {
 	return func(ctx context.Context, stdio *lifecycle.Stdio) (int, error) {
