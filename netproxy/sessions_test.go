@@ -2,6 +2,7 @@ package netproxy
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
+	"github.com/crsc-io/crsc/netproxy/order"
 )
 
 // sessionBank is a bank that speaks a little RESP: a charge counts in the database
@@ -259,4 +261,105 @@ func TestSessionPools(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestSessionThatBeginsWithARepeat: a session whose first request was answered from the
+// record is told from others by what follows, as any.
+func TestSessionThatBeginsWithARepeat(t *testing.T) {
+	r := newEgressRig(t, order.Auto)
+	var asked atomic.Int64
+	r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
+		defer c.Close()
+		db, from := "0", bufio.NewReader(c)
+		for {
+			cmd, err := readCommand(from)
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			if cmd[0] == "SELECT" {
+				db = cmd[1]
+				fmt.Fprint(c, "+OK\r\n")
+				continue
+			}
+			fmt.Fprintf(c, "+%s of %s\r\n", cmd[1], db)
+		}
+	})
+	idle := func(_ *teller, c *net.TCPConn) { c.Close() }
+	a := r.teller(idle)
+	open := func() *askingConn {
+		c, err := a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
+		require.NoError(t, err)
+		return &askingConn{c, bufio.NewReader(c)}
+	}
+	says := func(c *askingConn, want string, ask ...string) {
+		t.Helper()
+		said, err := c.ask(ask...)
+		require.NoError(t, err)
+		require.Equal(t, want, said)
+	}
+	for _, name := range []string{"a", "b"} {
+		says(open(), "+"+name+" of 0", "GET", name)
+	}
+	r.again(a.stop)
+	a = r.teller(idle)
+	_, err := r.proxy.Replay(context.Background(), false)
+	require.NoError(t, err)
+	c := open()
+	says(c, "+a of 0", "GET", "a")
+	require.EqualValues(t, 2, asked.Load(), "the server is not asked twice")
+	says(c, "+OK", "SELECT", "1")
+	says(c, "+b of 1", "GET", "b")
+	a.stop()
+}
+
+// TestManySessions: what would take too much memory to be told apart is like no other, and
+// served as ever.
+func TestManySessions(t *testing.T) {
+	r := newEgressRig(t, order.Auto)
+	b := r.sessionBank()
+	a := r.teller(func(_ *teller, c *net.TCPConn) { c.Close() })
+	dial := func() *askingConn {
+		c, err := a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
+		require.NoError(t, err)
+		return &askingConn{c, bufio.NewReader(c)}
+	}
+	inside := func(look func()) {
+		require.NoError(t, r.proxy.do(context.Background(), "look", func() error { look(); return nil }))
+	}
+	first := dial()
+	_, err := first.ask("SELECT", "0")
+	require.NoError(t, err)
+	var taken int
+	inside(func() {
+		taken = r.proxy.egress.sessions
+		r.proxy.egress.sessions += sessionsLimit
+	})
+	require.NotZero(t, taken)
+	second := dial()
+	for range 3 {
+		for _, text := range []string{"MULTI", "CHARGE", "EXEC"} {
+			_, err := second.ask(text, "0:x")
+			require.NoError(t, err)
+		}
+	}
+	require.EqualValues(t, 3, b.charged.Load())
+	inside(func() {
+		lost := 0
+		for _, c := range r.proxy.conns {
+			if c.session != nil && c.session.Lost() {
+				lost++
+			}
+		}
+		require.Equal(t, 1, lost)
+		r.proxy.egress.sessions -= sessionsLimit
+	})
+	first.Close()
+	second.Close()
+	require.Eventually(t, func() (none bool) {
+		inside(func() { none = len(r.proxy.conns) == 0 })
+		return none
+	}, soon, time.Millisecond)
+	inside(func() { require.Zero(t, r.proxy.egress.sessions) })
+	a.stop()
 }
