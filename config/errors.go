@@ -33,7 +33,11 @@ type KeyError struct {
 // Error names the key, the value and the accepted form in one line.
 func (e *KeyError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s=%q: %v", e.Key, shorten(e.Value), e.Err)
+	b.WriteString(e.Key)
+	if e.Value != "" || !errors.Is(e.Err, ErrUnknownKey) { // of those the node file's parser tells no value
+		fmt.Fprintf(&b, "=%q", shorten(e.Value))
+	}
+	fmt.Fprintf(&b, ": %v", e.Err)
 	if e.Form != "" {
 		fmt.Fprintf(&b, ": accepted is %s", e.Form)
 	}

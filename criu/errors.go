@@ -66,7 +66,8 @@ func (e *Error) Unwrap() error { return e.Err }
 // DecisiveLine returns the line of a CRIU log that names the cause of a
 // failure, without its timestamp: the first "Error" line that is not one of the
 // consequences CRIU reports while it unwinds. If there are only such lines the
-// first of them is returned, and "" if there is no error in the log.
+// first of them is returned, and "" if there is no error in the log but harmless
+// ones.
 func DecisiveLine(log string) string {
 	first := ""
 	for line := range strings.Lines(log) {
@@ -75,6 +76,9 @@ func DecisiveLine(log string) string {
 			continue
 		}
 		line = strings.TrimSpace(line[at:])
+		if isHarmless(line) {
+			continue
+		}
 		if first == "" {
 			first = line
 		}
@@ -85,11 +89,13 @@ func DecisiveLine(log string) string {
 	return first
 }
 
+// isHarmless tells the complaint of a CRIU without CAP_SYS_RESOURCE.
+func isHarmless(line string) bool { return strings.Contains(line, "Can't setup RLIMIT_NOFILE") }
+
 // isConsequence tells the lines that every failing run ends with, and the
 // complaints about optional helpers that come before the cause.
 func isConsequence(line string) bool {
 	for _, s := range []string{
-		"Can't setup RLIMIT_NOFILE", // without CAP_SYS_RESOURCE, harmless
 		"Dumping FAILED", "Restoring FAILED", "Dumping processes",
 		"RPC client reported script error", "Can't send response",
 		"killed by signal", "exited, status", "Aborting restore",

@@ -23,6 +23,7 @@ func TestDecisiveLine(t *testing.T) {
 			"(00.1) Error (criu/cr-service.c:236): RPC client reported script error\n(00.2) Error (criu/cr-dump.c:1975): Dumping FAILED.\n",
 			"Error (criu/cr-service.c:236): RPC client reported script error",
 		},
+		{"harmless", "(00.023392) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n", ""},
 		{"no end of line", "Error (criu/sk-inet.c:1): Unsupported proto 262", "Error (criu/sk-inet.c:1): Unsupported proto 262"},
 	} {
 		if got := DecisiveLine(tc.log); got != tc.want {

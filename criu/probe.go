@@ -192,7 +192,7 @@ func findings(out string) []string {
 	var list []string
 	for line := range strings.Lines(out) {
 		_, text, ok := strings.Cut(line, "Error (")
-		if !ok || isConsequence(line) {
+		if !ok || isHarmless(line) || isConsequence(line) {
 			continue
 		}
 		// "criu/cr-check.c:123): text"

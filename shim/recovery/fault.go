@@ -1,12 +1,15 @@
 package recovery
 
-import "runtime/debug"
+import (
+	"runtime/debug"
+	"strings"
+)
 
 // journalFailed is called on the proxy's loop: nothing more is recorded.
 // The next checkpoint begins the journal anew, if the fault has gone by then.
 func (g *guard) journalFailed(err error) {
 	g.wg.Go(func() {
-		g.suspend(unprotected("journal: %v", err))
+		g.suspend(unprotected("journal: %s", strings.TrimPrefix(err.Error(), "journal: ")))
 		g.wantCheckpoint("fault of the journal")
 	})
 }
