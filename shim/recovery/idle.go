@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"strconv"
+	"strings"
 )
 
 // idle reports whether every thread of the container sleeps. A thread that waits
@@ -30,17 +31,14 @@ func sleeping(pid string) bool {
 		return os.IsNotExist(err)
 	}
 	for _, t := range threads {
-		stat, err := os.ReadFile(dir + "/" + t.Name() + "/stat")
+		state, _, err := threadState(dir + "/" + t.Name())
 		if err != nil {
 			continue
 		}
-		// The state follows the command's name, which may contain anything but is
-		// in parentheses.
-		at := bytes.LastIndexByte(stat, ')')
-		if at < 0 || at+2 >= len(stat) || !bytes.ContainsRune([]byte("SZX"), rune(stat[at+2])) {
+		if strings.IndexByte("SZX", state) < 0 {
 			return false
 		}
-		if id, err := strconv.Atoi(t.Name()); err == nil && stat[at+2] == 'S' && !asleep(id) {
+		if id, err := strconv.Atoi(t.Name()); err == nil && state == 'S' && !asleep(id) {
 			return false
 		}
 	}

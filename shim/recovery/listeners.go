@@ -1,7 +1,6 @@
 package recovery
 
 import (
-	"bytes"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -88,17 +87,6 @@ func removeOpen(process string, missing map[string]bool) (exiting bool) {
 // ends reports whether a thread is about to end. A zombie has ended, and what it had
 // open is of other threads, which tell for themselves: it can stay for ever.
 func ends(task string) bool {
-	b, err := os.ReadFile(task + "/stat")
-	if err != nil {
-		return false
-	}
-	// The state follows the command's name, which may contain anything but is in
-	// parentheses; the flags are the seventh field from there.
-	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(f) < 7 || f[0] == "Z" {
-		return false
-	}
-	const exiting = 0x4 // PF_EXITING of the kernel's include/linux/sched.h
-	flags, err := strconv.ParseUint(f[6], 10, 32)
-	return err == nil && flags&exiting != 0
+	state, flags, err := threadState(task)
+	return err == nil && state != 'Z' && flags&pfExiting != 0
 }

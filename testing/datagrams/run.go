@@ -114,22 +114,10 @@ func (r *Report) judge(wrong error) error {
 	if wrong != nil {
 		r.Faults = append(r.Faults, wrong.Error())
 	}
-	for _, bad := range []struct {
-		is   bool
-		what string
-	}{
-		{r.Recovered != r.Kills, "a crash was not recovered"},
-		{r.Differing > 0, "a replay came out differently"},
-		{r.Datagrams.Journaled == 0, "no datagram was journaled"},
-		{r.Datagrams.Dropped > 0, "datagrams were dropped"},
-		{r.Served == 0, "nobody was served"},
-	} {
-		if bad.is {
-			r.Faults = append(r.Faults, bad.what)
-		}
-	}
-	if len(r.Faults) > 0 {
-		return ErrFailed
-	}
-	return nil
+	return r.Judge(ErrFailed, []kills.Fault{
+		{Is: r.Differing > 0, What: "a replay came out differently"},
+		{Is: r.Datagrams.Journaled == 0, What: "no datagram was journaled"},
+		{Is: r.Datagrams.Dropped > 0, What: "datagrams were dropped"},
+		{Is: r.Served == 0, What: "nobody was served"},
+	})
 }

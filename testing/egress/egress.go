@@ -78,24 +78,12 @@ func (r *Report) judge(o Options, errs []error) error {
 	for _, err := range errs[:min(len(errs), 5)] {
 		r.Faults = append(r.Faults, err.Error())
 	}
-	for _, bad := range []struct {
-		is   bool
-		what string
-	}{
-		{r.Recovered != r.Kills, "a crash was not recovered"},
-		{r.ClientErrors > 0, "clients saw errors"},
-		{r.Served+r.Beats+r.Doubled != r.Charged, "served and charged differ"},
-		{r.MissingBeats > 0, "a charge by the timer was lost"},
-		{o.Beat > 0 && r.Beats == 0, "nothing was charged by the timer"},
-		{r.Doubled > 0, "a charge was made twice"},
-		{r.Served == 0, "nobody was served"},
-	} {
-		if bad.is {
-			r.Faults = append(r.Faults, bad.what)
-		}
-	}
-	if len(r.Faults) > 0 {
-		return ErrFailed
-	}
-	return nil
+	return r.Judge(ErrFailed, []kills.Fault{
+		{Is: r.ClientErrors > 0, What: "clients saw errors"},
+		{Is: r.Served+r.Beats+r.Doubled != r.Charged, What: "served and charged differ"},
+		{Is: r.MissingBeats > 0, What: "a charge by the timer was lost"},
+		{Is: o.Beat > 0 && r.Beats == 0, What: "nothing was charged by the timer"},
+		{Is: r.Doubled > 0, What: "a charge was made twice"},
+		{Is: r.Served == 0, What: "nobody was served"},
+	})
 }

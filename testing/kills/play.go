@@ -104,3 +104,22 @@ func (c *Count) awaitRecovery(ctx context.Context, p Plan) bool {
 	}
 	return false
 }
+
+// Fault is something that must not be.
+type Fault struct {
+	Is   bool
+	What string
+}
+
+// Judge adds what is wrong to the faults, and returns failed if there are any.
+func (c *Count) Judge(failed error, list []Fault) error {
+	for _, f := range append([]Fault{{c.Recovered != c.Kills, "a crash was not recovered"}}, list...) {
+		if f.Is {
+			c.Faults = append(c.Faults, f.What)
+		}
+	}
+	if len(c.Faults) > 0 {
+		return failed
+	}
+	return nil
+}
