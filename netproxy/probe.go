@@ -5,6 +5,7 @@ import "slices"
 // setProbesAside takes the recorded questions of whether the server is there out of what
 // the application must do again: whether a pool asks is a matter of the time of day.
 func (u *upstream) setProbesAside() {
+	aside := map[*exchange]bool{}
 	for _, c := range u.conns {
 		if c.session == nil || len(c.session.Probes()) == 0 {
 			continue
@@ -15,7 +16,7 @@ func (u *upstream) setProbesAside() {
 				list = append(list, x)
 				continue
 			}
-			u.open = slices.DeleteFunc(u.open, func(o *exchange) bool { return o == x })
+			aside[x] = true
 			before := list[len(list)-1]
 			if x.InTo == x.InFrom || x.last && !c.session.Resting() {
 				list, before.probed = append(list, x), x // its answer is still to come
@@ -25,6 +26,7 @@ func (u *upstream) setProbesAside() {
 		}
 		c.exchanges = list
 	}
+	u.open = slices.DeleteFunc(u.open, func(x *exchange) bool { return aside[x] })
 }
 
 // probes reports whether the request is a question of whether the server is there.

@@ -87,7 +87,7 @@ func (p *Proxy) recallRepeats(plan *replay.Plan) {
 // is to be sent there. It keeps a request back until it is whole.
 func (p *Proxy) unlessRecorded(c *conn, data []byte) []byte {
 	r := p.egress.repeats[c.dest]
-	if len(c.asked) == 0 && (r == nil || len(r.open) == 0 || c.ghost() || !p.awaitsRequest(c)) {
+	if len(c.asked) == 0 && (r == nil || len(r.open) == 0 || c.ghost() || !p.awaitsRequest(c) || !r.knows(c)) {
 		return data
 	}
 	if len(c.asked) == 0 {
@@ -118,6 +118,17 @@ func (p *Proxy) unlessRecorded(c *conn, data []byte) []byte {
 // connection, and that the application has been given the answers.
 func (p *Proxy) awaitsRequest(c *conn) bool {
 	return c.spoke == c.outPos && c.in.empty() && c.out.empty() && c.boxed == 0 && !c.shut[legSide] && !c.shut[clientSide]
+}
+
+// knows reports whether it is known in which state the session of a connection is.
+func (r *repeats) knows(c *conn) bool {
+	if r.speaks == nil {
+		return true
+	}
+	if c.session == nil {
+		return c.outPos == 0
+	}
+	return c.session.Resting()
 }
 
 func (c *conn) passAsked() []byte {

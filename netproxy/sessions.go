@@ -91,12 +91,6 @@ func (c *conn) classify(pc *replay.Conn) bool {
 		if n := len(x.Outputs); n > 0 {
 			from, end = x.Outputs[0].Offset, x.Outputs[n-1].End()
 		}
-		if c.session == nil {
-			if end > 0 {
-				return false
-			}
-			continue
-		}
 		var ok, ok2 bool
 		x.before, ok = c.session.At(from)
 		x.after, ok2 = c.session.At(end)

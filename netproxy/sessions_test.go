@@ -264,10 +264,12 @@ func TestSessionPools(t *testing.T) {
 }
 
 // TestSessionThatBeginsWithARepeat: a session whose first request was answered from the
-// record is told from others by what follows, as any.
+// record is told from others by what follows, as any; and nobody is answered from the
+// record while the server owes an earlier answer.
 func TestSessionThatBeginsWithARepeat(t *testing.T) {
 	r := newEgressRig(t, order.Auto)
 	var asked atomic.Int64
+	goOn := make(chan struct{}, 1)
 	r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
 		defer c.Close()
 		db, from := "0", bufio.NewReader(c)
@@ -282,9 +284,13 @@ func TestSessionThatBeginsWithARepeat(t *testing.T) {
 				fmt.Fprint(c, "+OK\r\n")
 				continue
 			}
+			if cmd[1] == "slow" {
+				<-goOn
+			}
 			fmt.Fprintf(c, "+%s of %s\r\n", cmd[1], db)
 		}
 	})
+	defer close(goOn)
 	idle := func(_ *teller, c *net.TCPConn) { c.Close() }
 	a := r.teller(idle)
 	open := func() *askingConn {
@@ -298,7 +304,7 @@ func TestSessionThatBeginsWithARepeat(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, said)
 	}
-	for _, name := range []string{"a", "b"} {
+	for _, name := range []string{"a", "b", "c"} {
 		says(open(), "+"+name+" of 0", "GET", name)
 	}
 	r.again(a.stop)
@@ -307,9 +313,26 @@ func TestSessionThatBeginsWithARepeat(t *testing.T) {
 	require.NoError(t, err)
 	c := open()
 	says(c, "+a of 0", "GET", "a")
-	require.EqualValues(t, 2, asked.Load(), "the server is not asked twice")
+	require.EqualValues(t, 3, asked.Load(), "the server is not asked twice")
 	says(c, "+OK", "SELECT", "1")
 	says(c, "+b of 1", "GET", "b")
+	c = open()
+	_, err = io.WriteString(c, "*2\r\n$3\r\nGET\r\n$5\r\nquick\r\n*2\r\n$3\r\nGET\r\n$4\r\nslow\r\n")
+	require.NoError(t, err)
+	line, err := c.answers.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "+quick of 0\r\n", line)
+	seen := func() uint64 { return r.proxy.Stats().OutBytes + r.proxy.Stats().Swallowed }
+	before := seen()
+	_, err = io.WriteString(c, "*2\r\n$3\r\nGET\r\n$1\r\nc\r\n")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return seen() > before }, soon, time.Millisecond)
+	goOn <- struct{}{}
+	for _, want := range []string{"+slow of 0\r\n", "+c of 0\r\n"} {
+		line, err := c.answers.ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, want, line)
+	}
 	a.stop()
 }
 
