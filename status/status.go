@@ -40,6 +40,8 @@ type Status struct {
 	OrderReason string   `json:"order_reason,omitempty"`
 	Connections int64    `json:"connections"`
 	Intercepted []string `json:"intercepted,omitempty"`
+	// Unproxied is there if the last checkpoint found connections past the proxy.
+	Unproxied *Unproxied `json:"unproxied,omitempty"`
 	// Datagrams is there if UDP is journaled.
 	Datagrams *Datagrams `json:"datagrams,omitempty"`
 	// RestoredFrom is the image that the container began with, and its digest, or
@@ -66,6 +68,19 @@ type Status struct {
 	RecoveryFailed int        `json:"recovery_failed"`
 	Recoveries     []Recovery `json:"recoveries"`
 }
+
+// Unproxied are the application's TCP connections that do not go through the proxy:
+// excluded ones, those to name servers, to others in the pod over loopback, and those
+// from before the protection. A recovery resets them.
+type Unproxied struct {
+	Count int `json:"count"`
+	// Connections are the first of them, at most UnproxiedListed: the application's
+	// end and the other, with a space between.
+	Connections []string `json:"connections"`
+}
+
+// UnproxiedListed bounds Unproxied.Connections.
+const UnproxiedListed = 16
 
 // Datagrams counts those to the container since its start.
 type Datagrams struct {

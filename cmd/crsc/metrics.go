@@ -93,6 +93,7 @@ func (m *metrics) protected(s *status.Status) {
 func (m *metrics) basic(s *status.Status) {
 	m.protected(s)
 	m.gauge("connections", "Connections that pass the proxy.", float64(s.Connections))
+	m.gauge("unproxied_connections", "Connections that do not go through the proxy, at the last checkpoint: a recovery resets them.", unproxied(s))
 	m.counter("checkpoints_total", "Complete checkpoints.", float64(s.Checkpoints.Count))
 	m.counter("checkpoint_failures_total", "Checkpoints that failed; the container ran on.", float64(s.Checkpoints.Failed))
 	m.counter("recoveries_total", "Crashes that were hidden.", float64(s.RecoveryCount))
@@ -115,6 +116,13 @@ func (m *metrics) basic(s *status.Status) {
 	if s.UnreplayableSince != nil {
 		m.gauge("unreplayable_since_timestamp_seconds", "When the oldest input came that a crash now would lose.", seconds(*s.UnreplayableSince))
 	}
+}
+
+func unproxied(s *status.Status) float64 {
+	if s.Unproxied == nil {
+		return 0
+	}
+	return float64(s.Unproxied.Count)
 }
 
 func (m *metrics) target(r *status.RecoveryTarget) {

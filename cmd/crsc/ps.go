@@ -82,11 +82,11 @@ func newTable(cmd *cobra.Command) table.Writer {
 
 func printStatus(cmd *cobra.Command, list []*status.Status) {
 	t := newTable(cmd)
-	t.AppendHeader(table.Row{"namespace", "id", "phase", "protection", "checkpoint", "frozen", "recoveries", "connections", "recovery now", "not replayable", "memory", "image"})
+	t.AppendHeader(table.Row{"namespace", "id", "phase", "protection", "checkpoint", "frozen", "recoveries", "connections", "past the proxy", "recovery now", "not replayable", "memory", "image"})
 	for _, s := range list {
 		t.AppendRow(table.Row{
 			s.Namespace, s.ID, s.Phase, protection(s), age(s), frozen(s), s.RecoveryCount, s.Connections,
-			estimate(s.RecoveryTarget), unreplayable(s), pressure(s.Pressure), image(s.Images),
+			past(s.Unproxied), estimate(s.RecoveryTarget), unreplayable(s), pressure(s.Pressure), image(s.Images),
 		})
 	}
 	t.SuppressEmptyColumns()
@@ -123,6 +123,18 @@ func frozen(s *status.Status) string {
 		return ""
 	}
 	return milliseconds(s.Checkpoints.Last.FrozenMS)
+}
+
+// past counts the connections that a recovery resets, and names the first.
+func past(u *status.Unproxied) string {
+	if u == nil || len(u.Connections) == 0 {
+		return ""
+	}
+	out := strings.Replace(u.Connections[0], " ", " to ", 1)
+	if u.Count > 1 {
+		out += fmt.Sprintf(" and %d more", u.Count-1)
+	}
+	return out
 }
 
 // estimate is how long a recovery would take, against what is wanted, and how

@@ -27,6 +27,7 @@ func TestPSAndMetricsTellProtectionAndReason(t *testing.T) {
 	root := stateWith(t,
 		&status.Status{Namespace: "k8s.io", ID: "db", Protected: true, Phase: "running", Connections: 7, RecoveryCount: 2,
 			RecoveryTarget:    &status.RecoveryTarget{TargetMS: 500, EstimateMS: 210, Recoveries: 5, Within: 4},
+			Unproxied:         &status.Unproxied{Count: 3, Connections: []string{"10.0.0.2:40000 10.0.0.9:5432"}},
 			Pressure:          &status.Pressure{MemoryPercent: new(81.5), StalledPercent: 3, StalledSource: "cgroup"},
 			Images:            &status.Images{Count: 3, Last: &status.Image{Sequence: 8, Bytes: 3 << 20}},
 			UnreplayableSince: new(time.Now()), Unreplayable: "exec",
@@ -35,6 +36,7 @@ func TestPSAndMetricsTellProtectionAndReason(t *testing.T) {
 	var out, errs bytes.Buffer
 	require.Equal(t, exitOK, run([]string{"ps", "--state-dir", root}, &out, &errs), errs.String())
 	require.Regexp(t, `210 of 500 ms, kept 4/5\s+exec, .* ago\s+82% stalled 3%\s+#8, 3072 KiB`, out.String())
+	require.Regexp(t, `\s7\s+10\.0\.0\.2:40000 to 10\.0\.0\.9:5432 and 2 more\s+210 of`, out.String())
 	require.Regexp(t, `db\s+running\s+protected\s+#9, .* ago\s+7\.2 ms\s+2\s+7`, out.String())
 	require.Contains(t, out.String(), "unprotected: the container has a terminal")
 
@@ -42,6 +44,8 @@ func TestPSAndMetricsTellProtectionAndReason(t *testing.T) {
 	require.Equal(t, exitOK, run([]string{"metrics", "--state-dir", root}, &out, &errs), errs.String())
 	require.Contains(t, out.String(), `crsc_protected{id="db",namespace="k8s.io",reason=""} 1`)
 	require.Contains(t, out.String(), `crsc_protected{id="web",namespace="k8s.io",reason="unprotected: the container has a terminal"} 0`)
+	require.Contains(t, out.String(), `crsc_unproxied_connections{id="db",namespace="k8s.io"} 3`)
+	require.Contains(t, out.String(), `crsc_unproxied_connections{id="web",namespace="k8s.io"} 0`)
 	require.Contains(t, out.String(), `crsc_recovery_estimate_seconds{id="db",namespace="k8s.io"} 0.21`)
 	require.Contains(t, out.String(), `crsc_recovery_target_kept_total{id="db",namespace="k8s.io"} 4`)
 	require.Contains(t, out.String(), `crsc_memory_ratio{id="db",namespace="k8s.io"} 0.815`)

@@ -130,9 +130,10 @@ func TestEachThingIsToldOnce(t *testing.T) {
 
 	s.Protected, s.Reason = false, "unprotected: a reason"
 	s.NotResumed = "the template has changed"
+	s.Unproxied = &status.Unproxied{Count: 1, Connections: []string{"10.0.0.2:40000 10.0.0.9:5432"}}
 	write(t, dir, s)
 	f.look(context.Background())
-	assert.Equal(t, map[string]int{"Protected": 1, "Recovered": 1, "Unprotected": 1, "NotResumed": 1}, server.reasons())
+	assert.Equal(t, map[string]int{"Protected": 1, "Recovered": 1, "Unprotected": 1, "NotResumed": 1, "Unproxied": 1}, server.reasons())
 	for _, e := range server.events {
 		assert.Equal(t, reference{"v1", "Pod", "t", "p", "u", "spec.containers{app}"}, e.InvolvedObject)
 		if e.Reason == "Recovered" {

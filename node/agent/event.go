@@ -86,6 +86,10 @@ func eventsOf(s *status.Status, node string, since time.Time) []event {
 	case s.Reason != "" && s.Phase != "stopped":
 		out = append(out, newEvent(s, node, "Warning", "Unprotected", s.Reason, s.Reason, s.Updated))
 	}
+	if u := s.Unproxied; u != nil && len(u.Connections) > 0 {
+		out = append(out, newEvent(s, node, "Warning", "Unproxied", fmt.Sprintf("container %s has connections that do not go through the proxy, which a crash ends: %d, the first %s",
+			s.Pod.Container, u.Count, u.Connections[0]), "", s.Updated))
+	}
 	if s.RestoredFrom != "" {
 		out = append(out, newEvent(s, node, "Normal", "Resumed", "container "+s.Pod.Container+" goes on from "+s.RestoredFrom, "", s.Updated))
 	}

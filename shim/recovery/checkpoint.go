@@ -64,7 +64,7 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 	g.scheduleFrom(cp, &info)
 	g.rearm(ctx, cp)
 	g.regain(cp)
-	g.noteCheckpoint(&info)
+	g.noteCheckpoint(&info, cp.cut.Foreign)
 	g.images.offer(cp)
 	return nil
 }

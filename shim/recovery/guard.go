@@ -71,6 +71,7 @@ type guard struct {
 	sched  *scheduler
 	// givenBack: the memory of the checkpoints, at the end of the container.
 	givenBack sync.Once
+	unproxied sync.Once // the first connections past the proxy are told of
 	// sessions are the execs that run.
 	sessions sessions
 	farewell farewell

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/crsc-io/crsc/netproxy/sockdiag"
 	"github.com/crsc-io/crsc/shim/lifecycle"
 	"github.com/crsc-io/crsc/status"
 )
@@ -22,6 +23,7 @@ const (
 	TopicJournalStalled   = "/crsc/journal-stalled" // with an empty error: no more
 	TopicPublished        = "/crsc/published"
 	TopicPublishFailed    = "/crsc/publish-failed"
+	TopicUnproxied        = "/crsc/unproxied" // once for a container
 )
 
 func (g *guard) publish(topic string, fields map[string]any) {
@@ -91,9 +93,10 @@ func (g *guard) unprotectedNow() bool {
 	return g.status.Reason != ""
 }
 
-func (g *guard) noteCheckpoint(info *status.Checkpoint) {
+func (g *guard) noteCheckpoint(info *status.Checkpoint, past []sockdiag.Tuple) {
 	memory := g.memoryUse()
 	g.mu.Lock()
+	g.status.Unproxied = unproxied(past)
 	g.status.Checkpoints.Memory = memory
 	g.status.Checkpoints.Count++
 	g.status.Checkpoints.Last = info
@@ -102,6 +105,26 @@ func (g *guard) noteCheckpoint(info *status.Checkpoint) {
 	g.mu.Unlock()
 	g.writeStatus()
 	g.log.WithFields(map[string]any{"checkpoint": info.Sequence, "cause": info.Cause, "frozen_ms": info.FrozenMS, "total_ms": info.TotalMS}).Debug("checkpoint")
+	if len(past) > 0 {
+		g.unproxied.Do(func() { g.noteUnproxied(unproxied(past)) })
+	}
+}
+
+// unproxied is what the status says of connections past the proxy; nil: there are none.
+func unproxied(past []sockdiag.Tuple) *status.Unproxied {
+	if len(past) == 0 {
+		return nil
+	}
+	u := &status.Unproxied{Count: len(past)}
+	for _, t := range past[:min(len(past), status.UnproxiedListed)] {
+		u.Connections = append(u.Connections, t.Local.String()+" "+t.Remote.String())
+	}
+	return u
+}
+
+func (g *guard) noteUnproxied(u *status.Unproxied) {
+	g.log.WithField("connections", u.Connections).Warnf("%d connections do not go through the proxy: a recovery resets them", u.Count)
+	g.publish(TopicUnproxied, map[string]any{"connections": float64(u.Count), "first": u.Connections[0]})
 }
 
 func (g *guard) checkpointFailed(err error, again time.Duration) {

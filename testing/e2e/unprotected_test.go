@@ -117,10 +117,15 @@ func TestExcludePorts(t *testing.T) {
 	require.False(t, slices.ContainsFunc(s.Intercepted, func(a string) bool { return strings.HasSuffix(a, ":6380") }), s.Intercepted)
 	require.Equal(t, "1", k.do("INCR", "n"))
 	c.awaitCheckpoint()
+	past := direct.conn.RemoteAddr().String() + " " + direct.conn.LocalAddr().String()
+	c.await("the connection past the proxy", func(s *status.Status) bool {
+		return s.Unproxied != nil && s.Unproxied.Count == 1 && slices.Equal(s.Unproxied.Connections, []string{past})
+	})
 	c.crash()
 	require.Equal(t, "2", k.do("INCR", "n"), "the proxied connection lives")
 	_, err := direct.try("PING")
 	require.Error(t, err, "the other one broke in the crash")
+	c.await("no connection past the proxy", func(s *status.Status) bool { return s.Unproxied == nil })
 	require.Equal(t, "PONG", c.connect(netip.AddrPortFrom(c.pod.IP4, 6380)).do("PING"), "and its port serves again")
 }
 
