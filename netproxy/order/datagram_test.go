@@ -73,7 +73,7 @@ func TestDatagramEvents(t *testing.T) {
 	if _, err := c.Write([]byte("read")); err != nil {
 		t.Fatal(err)
 	}
-	s.SetReadDeadline(time.Now().Add(5 * time.Second))
+	s.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, _, err := s.ReadFrom(make([]byte, 2)); err != nil {
 		t.Fatal(err)
 	}

@@ -112,7 +112,7 @@ func (g *rig) datagram(listen, to string) {
 		return err
 	})
 	defer c.Close()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	if err := errors.Join(l.SetDeadline(deadline), c.SetDeadline(deadline)); err != nil {
 		g.t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestFormerAddressLeavesAsTheCurrentOne(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			c, err = (&net.Dialer{LocalAddr: local, Timeout: 5 * time.Second}).Dial("tcp", tc.listen)
+			c, err = (&net.Dialer{LocalAddr: local, Timeout: time.Minute}).Dial("tcp", tc.listen)
 			return err
 		})
 		defer c.Close()

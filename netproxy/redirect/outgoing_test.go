@@ -69,7 +69,7 @@ func (o *outRig) dial(to netip.AddrPort) chan error {
 	done := make(chan error, 1)
 	go func() {
 		done <- netns.Do(o.app, func() error {
-			c, err := net.DialTimeout("tcp", to.String(), 3*time.Second)
+			c, err := net.DialTimeout("tcp", to.String(), time.Minute)
 			if err == nil {
 				o.t.Cleanup(func() { c.Close() })
 			}
@@ -83,7 +83,7 @@ func (o *outRig) dial(to netip.AddrPort) chan error {
 func (o *outRig) accept(fd int) (sock int, peer, local netip.AddrPort) {
 	o.t.Helper()
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if n, err := unix.Poll(fds, 3000); n != 1 {
+	if n, err := unix.Poll(fds, int(time.Minute.Milliseconds())); n != 1 {
 		o.t.Fatalf("nothing to accept: %v", err)
 	}
 	sock, sa, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
@@ -169,7 +169,7 @@ func TestOutgoingFlowsSurviveAFlush(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The application's acknowledgement finds its way.
-	deadline := time.Now().Add(3 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		n, err := unix.IoctlGetInt(sock, unix.SIOCOUTQ)
 		if err != nil {

@@ -191,12 +191,12 @@ func (g *rig) answer(l net.Listener) {
 func (g *rig) dialFrom(ns int, to string) (net.Conn, error) {
 	var c net.Conn
 	err := netns.Do(ns, func() (err error) {
-		c, err = net.DialTimeout("tcp", to, 2*time.Second)
+		c, err = net.DialTimeout("tcp", to, time.Minute)
 		return err
 	})
 	if err == nil {
 		g.t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(5 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 	}
 	return c, err
 }
