@@ -244,7 +244,7 @@ func (g *rig) await(cond func() bool) {
 	g.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			g.t.Fatal("not repaired within 5 s")
+			g.t.Fatal("not repaired within a minute")
 		}
 	}
 }

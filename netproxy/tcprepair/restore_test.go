@@ -120,6 +120,20 @@ func wait(t testing.TB, fd int, events int16) {
 	}
 }
 
+func awaitState(t testing.TB, fd int, state uint8) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+		must(t, "state", err)
+		if info.State == state {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the socket's state is %d, want %d", info.State, state)
+		}
+	}
+}
+
 // read reads n bytes, or to the end of the stream if n is negative.
 func read(t testing.TB, fd, n int) []byte {
 	t.Helper()
@@ -320,7 +334,7 @@ func TestRestore(t *testing.T) {
 				p.request(3000)
 				p.reply(7000)
 				must(p.t, "shutdown", unix.Shutdown(p.app, unix.SHUT_WR))
-				time.Sleep(60 * time.Millisecond) // the delayed ACK of the FIN
+				awaitState(p.t, p.app, stateFinWait2) // the delayed ACK of the FIN
 				return 0
 			}, true, false},
 			{"FIN_WAIT1", stateFinWait1, func(p *pair) int {
@@ -333,7 +347,7 @@ func TestRestore(t *testing.T) {
 				must(p.t, "sndbuf", unix.SetsockoptInt(p.app, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20))
 				p.request(500)
 				must(p.t, "shutdown", unix.Shutdown(p.leg, unix.SHUT_WR))
-				time.Sleep(10 * time.Millisecond)
+				awaitState(p.t, p.app, stateCloseWait)
 				p.reply(4 << 20)
 				must(p.t, "shutdown", unix.Shutdown(p.app, unix.SHUT_WR))
 				return 0
