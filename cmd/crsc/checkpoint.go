@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -29,6 +30,9 @@ func newCheckpoint() *cobra.Command {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			made, err := client.Checkpoint(ctx, image)
+			if errors.Is(err, context.DeadlineExceeded) {
+				return fmt.Errorf("not made within %v (--timeout), and given up; crsc ps tells how the container is", timeout)
+			}
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,10 +118,13 @@ func (g *guard) regain(cp *checkpoint) {
 // beginCheckpoint takes the turn of the container; done gives it back.
 func (g *guard) beginCheckpoint(ctx context.Context) (context.Context, func(), error) {
 	g.mu.Lock()
-	ready := g.ready && !g.recovering && !g.paused && !g.stopping()
+	why := g.busyLocked()
+	if why == "" && g.stopping() {
+		why = "it was asked to stop"
+	}
 	g.mu.Unlock()
-	if !ready {
-		return nil, nil, ErrBusy
+	if why != "" {
+		return nil, nil, fmt.Errorf("%w: %s", ErrBusy, why)
 	}
 	release, err := g.c.Exclusive(ctx)
 	if err != nil {
@@ -129,10 +133,10 @@ func (g *guard) beginCheckpoint(ctx context.Context) (context.Context, func(), e
 	ctx, cancel := context.WithCancelCause(ctx)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.recovering || g.paused || g.c.Phase() != lifecycle.PhaseRunning {
+	if why := g.busyLocked(); why != "" || g.c.Phase() != lifecycle.PhaseRunning {
 		cancel(nil)
 		release()
-		return nil, nil, ErrBusy
+		return nil, nil, fmt.Errorf("%w: %s", ErrBusy, cmp.Or(why, "it does not run"))
 	}
 	g.dumping = make(chan struct{})
 	g.cancelDump = cancel
@@ -145,6 +149,19 @@ func (g *guard) beginCheckpoint(ctx context.Context) (context.Context, func(), e
 		g.mu.Unlock()
 		close(over)
 	}, nil
+}
+
+// busyLocked says why this is not the moment for a checkpoint; "": it is.
+func (g *guard) busyLocked() string {
+	switch {
+	case !g.ready:
+		return "it is not protected"
+	case g.recovering:
+		return "it is being recovered"
+	case g.paused:
+		return "it is paused"
+	}
+	return ""
 }
 
 // dump writes the images, the trees and the table of connections.

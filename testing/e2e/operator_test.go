@@ -75,15 +75,19 @@ func TestOperator(t *testing.T) {
 	require.Equal(t, "3", k.do("INCR", "n"))
 	require.Contains(t, c.crsc("ps"), c.id)
 
+	c.ctr("task", "pause", c.id)
 	for what, args := range map[string][]string{
 		"no such container": {"checkpoint", "nobody"},
 		"no image of this":  {"pin", c.id, "12345"},
 		"not the number":    {"pin", c.id, "one"},
+		"it is paused":      {"checkpoint", c.id},
+		"not made within":   {"checkpoint", "--timeout", "1ns", c.id},
 	} {
 		out, err := c.e.Command(t.Context(), "crsc", args...).CombinedOutput()
 		require.Error(t, err)
 		require.Contains(t, string(out), what)
 	}
+	c.ctr("task", "resume", c.id)
 	c.ctr("task", "kill", "-s", "SIGKILL", c.id)
 	c.awaitExit(promptly)
 	c.await("the end", func(s *status.Status) bool { return s.Phase == "stopped" })
