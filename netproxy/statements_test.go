@@ -43,6 +43,10 @@ func (r *rig) statements(slow chan<- struct{}, goOn <-chan struct{}) {
 		if _, err := io.ReadFull(from, head[:]); err != nil {
 			return
 		}
+		fmt.Fprint(c, pgMessage('R', askPassword))
+		if kind, _, err := readPGMessage(from); err != nil || kind != 'p' {
+			return
+		}
 		fmt.Fprint(c, pgMessage('R', "\x00\x00\x00\x00")+pgMessage('Z', "I"))
 		prepared, bound := map[string]string{}, ""
 		for {
@@ -69,6 +73,9 @@ func (r *rig) statements(slow chan<- struct{}, goOn <-chan struct{}) {
 	})
 }
 
+// askPassword is what the server says for a password as it is.
+const askPassword = "\x00\x00\x00\x03"
+
 type pgSession struct {
 	net.Conn
 	from *bufio.Reader
@@ -84,8 +91,13 @@ func (s *pgSession) ask(text string) (executed string, err error) {
 		if err != nil || kind == 'Z' {
 			return executed, err
 		}
-		if kind == 'C' {
+		switch {
+		case kind == 'C':
 			executed = strings.TrimSuffix(body, "\x00")
+		case kind == 'R' && body == askPassword:
+			if _, err := io.WriteString(s, pgMessage('p', "secret\x00")); err != nil {
+				return "", err
+			}
 		}
 	}
 }

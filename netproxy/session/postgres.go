@@ -21,6 +21,7 @@ type postgres struct {
 	owed       int    // requests that are not answered
 	oneByte    bool   // the server answers a request for encryption with one byte
 	began      bool   // the startup message was seen
+	ready      bool   // the server has let the application in
 	// unnamed: the statement without a name was prepared since the last Sync. altered:
 	// what is asked and not answered alters the session.
 	unnamed, altered bool
@@ -48,7 +49,11 @@ func newPostgres() *postgres {
 }
 
 func (s *postgres) class() (Class, bool) {
-	return Class{s.settings + s.inside(), s.statements.sum}, s.owed == 0 && s.in.empty()
+	state := s.settings + s.inside()
+	if !s.ready {
+		state += s.turn // what was said of who asks
+	}
+	return Class{state, s.statements.sum}, s.owed == 0 && s.in.empty()
 }
 
 func (s *postgres) wrote(data []byte) bool {
@@ -69,8 +74,9 @@ func (*postgres) bare(data []byte) bool {
 
 func (*postgres) name() string { return "PostgreSQL" }
 
-// sure: whether a transaction is open is known when all is answered.
-func (*postgres) sure() bool { return false }
+// sure: whether a transaction is open is known when all is answered. Before the first one
+// there can't be any.
+func (s *postgres) sure() bool { return !s.ready && s.in.empty() }
 
 func (s *postgres) size() int {
 	return cap(s.in.body) + cap(s.out.body) + partSize*len(s.statements.list)
@@ -143,7 +149,7 @@ func (s *postgres) startup(body []byte) bool {
 		for list := bytes.Split(body[4:], []byte{0}); len(list) > 1; list = list[2:] {
 			s.settings += chain(chain(0, list[0]), list[1])
 		}
-		s.settings += chain(0, nil) // unlike that of a session that has not begun
+		s.settings += chain(0, nil) // also if it says nothing
 		s.began = true
 	default:
 		return false
@@ -207,7 +213,7 @@ func (s *postgres) answered(kind byte, body []byte, _ bool) bool {
 	if s.owed--; s.owed > 0 {
 		return true
 	}
-	s.altered = false
+	s.altered, s.ready = false, true
 	s.turn, s.acts = 0, false // as after what begins a session
 	switch s.open = body[0] != 'I'; {
 	case !s.open:

@@ -202,6 +202,28 @@ func TestUnanswered(t *testing.T) {
 	require.True(t, ok)
 }
 
+// TestPassword: who has not shown his password is like those who have shown as much, and
+// unlike those who have not begun. Then it does not matter whether he was asked.
+func TestPassword(t *testing.T) {
+	asked := message('R', "\x00\x00\x00\x03")
+	password := talk{message('p', "secret\x00"), startup.heard}
+	tr, in := play(t, 1, 1<<20, talk{startup.wrote, asked}, password)
+	_, want := play(t, 2, 1<<20, startup)
+	require.Equal(t, want, in)
+	at := func(tr *Tracker, offset int) Class {
+		c, ok := tr.At(uint64(offset))
+		require.True(t, ok)
+		return c
+	}
+	begun := at(tr, len(startup.wrote))
+	require.Zero(t, at(tr, 0))
+	require.NotZero(t, begun)
+	require.NotEqual(t, in, begun)
+	other, _ := play(t, 3, 1<<20, talk{startup.wrote, asked}, talk{message('p', "another\x00"), asked}, password)
+	require.Equal(t, begun, at(other, len(startup.wrote)))
+	require.NotEqual(t, begun, at(other, len(startup.wrote+message('p', "another\x00"))))
+}
+
 // TestLongNames: what is kept of a session does not depend on the names in it.
 func TestLongNames(t *testing.T) {
 	tr, _ := play(t, 1, 1<<20, startup)
