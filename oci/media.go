@@ -54,7 +54,15 @@ const (
 	// LabelPin keeps an image from being removed by retention: set it with
 	// ctr images label NAME crsc.io/pin=true.
 	LabelPin = "crsc.io/pin"
-	labelGC  = "containerd.io/gc.ref.content."
+	// labelManaged and labelKept are those of containerd's CRI plugin. An image
+	// without the first gets a second name from it, its ID, which keeps its blobs
+	// when retention has removed the first. The second keeps the kubelet, which
+	// sees no container of the image, from removing it.
+	labelManaged, valueManaged = "io.cri-containerd.image", "managed"
+	labelKept, valueKept       = "io.cri-containerd.pinned", "pinned"
+	// namespaceCRI is the only one that the CRI plugin looks at.
+	namespaceCRI = "k8s.io"
+	labelGC      = "containerd.io/gc.ref.content."
 	// labelGCLayer is not the labelGC+"l." of other images: ctr content prune
 	// references takes those away, since a root file system that is unpacked does
 	// without its layers. An image of a checkpoint is never unpacked.

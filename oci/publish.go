@@ -165,6 +165,9 @@ func (w *publication) end(ctx context.Context, l leases.Lease) error {
 func (w *publication) name(ctx context.Context, target ocispec.Descriptor) error {
 	o := &w.o.Origin
 	labels := map[string]string{labelContainer: o.ID, labelTime: w.cp.Time.UTC().Format(timeFormat)}
+	if o.Namespace == namespaceCRI {
+		labels[labelManaged], labels[labelKept] = valueManaged, valueKept
+	}
 	image := images.Image{Name: Name(o.Namespace, o.ID, Tag(w.cp.Sequence)), Target: target, Labels: labels}
 	if err := keepPinned(ctx, w.o.Store.Images, image); err != nil {
 		return err

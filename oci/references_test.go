@@ -6,10 +6,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // relabel gives an image the labels that containerd's import gives.
@@ -79,4 +83,28 @@ func TestKeep(t *testing.T) {
 	d.fetch("2", kept)
 	_, err := Fetch(d.ctx, d.Content, targets[2], tempDir(t)+"/out", anyone())
 	require.ErrorIs(t, err, ErrIncomplete)
+}
+
+// TestImagesBesideCRI: the CRI plugin finds its labels and gives no second names,
+// and who removes unused images passes over these.
+func TestImagesBesideCRI(t *testing.T) {
+	d := newDaemon(t)
+	o := Options{Store: d.Store, Dir: tempDir(t) + "/publish", Origin: Origin{Namespace: "k8s.io", ID: testID, Spec: []byte(`{}`), CRIUVersion: "4.2.1"}}
+	ctx := namespaces.WithNamespace(t.Context(), o.Origin.Namespace)
+	_, err := metadata.NewContainerStore(d.db).Create(ctx, containers.Container{
+		ID: testID, Runtime: containers.RuntimeInfo{Name: "io.containerd.crsc.v1"}, Spec: &anypb.Any{TypeUrl: "spec", Value: []byte("{}")},
+	})
+	require.NoError(t, err)
+	p, err := NewPublisher(o)
+	require.NoError(t, err)
+	_, err = p.Publish(t.Context(), newFake(10).write(t, tempDir(t)))
+	require.NoError(t, err)
+	list, err := d.Images.List(ctx)
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	for _, image := range list {
+		require.Equal(t, "managed", image.Labels["io.cri-containerd.image"], image.Name)
+		require.Equal(t, "pinned", image.Labels["io.cri-containerd.pinned"], image.Name)
+		require.Equal(t, testID, image.Labels[labelContainer])
+	}
 }
