@@ -14,53 +14,60 @@ import (
 
 	"github.com/crsc-io/crsc/journal"
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
+	"github.com/crsc-io/crsc/netproxy/order"
 )
 
 // TestNothingComes: an application that sleeps, and does not do again what the
-// replay waits for, is not waited for long.
+// replay waits for, is not waited for long, whatever it has opened instead.
 func TestNothingComes(t *testing.T) {
 	for name, kind := range kinds {
-		t.Run(name, func(t *testing.T) {
-			r := newRigWith(t, kind, journal.Options{}, func(o *Options) {
-				o.Egress, o.Idle = true, func() bool { return true }
-			})
-			r.bank(t)
-			asks := func(a *teller, c *net.TCPConn) {
-				defer c.Close()
-				for s := bufio.NewScanner(c); s.Scan(); {
-					b, err := a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
-					if err != nil {
-						return
-					}
-					fmt.Fprintln(b, s.Text())
-					answer, err := bufio.NewReader(b).ReadString('\n')
-					if err != nil {
-						return
-					}
-					fmt.Fprint(c, answer)
-				}
-			}
-			a := r.teller(asks)
-			c, err := r.dial(nstest.App4, tellerPort)
-			require.NoError(t, err)
-			defer c.Close()
-			require.NoError(t, c.SetDeadline(time.Now().Add(soon)))
-			fmt.Fprintln(c, "charge")
-			got, err := bufio.NewReader(c).ReadString('\n')
-			require.NoError(t, err)
-			require.Equal(t, "charge 1\n", got)
-
-			r.again(a.stop)
-			r.teller(func(a *teller, c *net.TCPConn) {
-				for s := bufio.NewScanner(c); s.Scan(); {
-				}
-			})
-			begun := time.Now()
-			_, err = r.proxy.Replay(context.Background(), false)
-			require.ErrorIs(t, err, ErrStalled)
-			require.Less(t, time.Since(begun), StallAfter/2)
-		})
+		t.Run(name, func(t *testing.T) { nothingComes(t, kind, 0) })
+		t.Run(name+"/opens others", func(t *testing.T) { nothingComes(t, kind, 2) })
 	}
+}
+
+func nothingComes(t *testing.T, kind order.Kind, opens int) {
+	r := newRigWith(t, kind, journal.Options{}, func(o *Options) {
+		o.Egress, o.Idle = true, func() bool { return true }
+	})
+	r.bank(t)
+	asks := func(a *teller, c *net.TCPConn) {
+		defer c.Close()
+		for s := bufio.NewScanner(c); s.Scan(); {
+			b, err := a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
+			if err != nil {
+				return
+			}
+			fmt.Fprintln(b, s.Text())
+			answer, err := bufio.NewReader(b).ReadString('\n')
+			if err != nil {
+				return
+			}
+			fmt.Fprint(c, answer)
+		}
+	}
+	a := r.teller(asks)
+	c, err := r.dial(nstest.App4, tellerPort)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(soon)))
+	fmt.Fprintln(c, "charge")
+	got, err := bufio.NewReader(c).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "charge 1\n", got)
+
+	r.again(a.stop)
+	r.teller(func(a *teller, c *net.TCPConn) {
+		for s := bufio.NewScanner(c); s.Scan(); {
+			for range opens {
+				_, _ = a.dial(netip.AddrPortFrom(nstest.Client4, bankPort)) // it ends with the teller
+			}
+		}
+	})
+	begun := time.Now()
+	_, err = r.proxy.Replay(context.Background(), false)
+	require.ErrorIs(t, err, ErrStalled)
+	require.Less(t, time.Since(begun), StallAfter/2)
 }
 
 // TestTimerIsAwaited: what the application does by a timer comes in the replay as

@@ -233,12 +233,24 @@ func (p *Proxy) awaitUpstream(waiting func() bool) error {
 	return nil
 }
 
+// shaking is handshaking without the connections that have a leg and wait for the end
+// of the replay.
+func (p *Proxy) shaking() bool {
+	n := p.egress.handshakes
+	for _, c := range p.rep.detached {
+		if c.detached && !c.gone {
+			n--
+		}
+	}
+	return n > 0
+}
+
 // still reports that nothing has moved for a while and the application sleeps.
 func (p *Proxy) still(now time.Time, limit time.Duration) bool {
 	q := &p.rep.quiet
 	if now.Sub(q.looked) >= aheadQuiet/4 {
 		q.looked = now
-		if at := p.position(); at != q.at || p.egress != nil && p.egress.askers.busy() || p.handshaking() {
+		if at := p.position(); at != q.at || p.egress != nil && (p.egress.askers.busy() || p.shaking()) {
 			q.at, q.since = at, now
 		}
 	}
