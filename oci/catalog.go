@@ -59,7 +59,8 @@ func (s *Store) measured(ctx context.Context, namespace, id string) (list []Entr
 	return list, errs
 }
 
-// Pin makes retention pass over the image of a checkpoint, or not any more. tag
+// Pin makes retention pass over the image of a checkpoint, or not any more, and
+// the kubelet, which removes unused images when a disk is full. tag
 // is what Entry.Tag tells: a sequence number, with more behind it if the image is
 // an earlier container's.
 //
@@ -81,8 +82,12 @@ func (s *Store) Pin(ctx context.Context, namespace, id, tag string, pinned bool)
 		image.Labels = map[string]string{}
 	}
 	delete(image.Labels, LabelPin)
+	delete(image.Labels, labelKept)
 	if pinned {
 		image.Labels[LabelPin] = "true"
+		if namespace == namespaceCRI {
+			image.Labels[labelKept] = "pinned"
+		}
 	}
 	if _, err := s.Images.Update(ctx, image, "labels"); err != nil {
 		return fmt.Errorf("pin %s: %w", name, err)

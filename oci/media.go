@@ -56,10 +56,10 @@ const (
 	LabelPin = "crsc.io/pin"
 	// labelManaged and labelKept are those of containerd's CRI plugin. An image
 	// without the first gets a second name from it, its ID, which keeps its blobs
-	// when retention has removed the first. The second keeps the kubelet, which
-	// sees no container of the image, from removing it.
-	labelManaged, valueManaged = "io.cri-containerd.image", "managed"
-	labelKept, valueKept       = "io.cri-containerd.pinned", "pinned"
+	// when retention has removed the first. With the second the kubelet passes over
+	// an image, of which it sees no container.
+	labelManaged = "io.cri-containerd.image"
+	labelKept    = "io.cri-containerd.pinned"
 	// namespaceCRI is the only one that the CRI plugin looks at.
 	namespaceCRI = "k8s.io"
 	labelGC      = "containerd.io/gc.ref.content."

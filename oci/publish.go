@@ -166,7 +166,7 @@ func (w *publication) name(ctx context.Context, target ocispec.Descriptor) error
 	o := &w.o.Origin
 	labels := map[string]string{labelContainer: o.ID, labelTime: w.cp.Time.UTC().Format(timeFormat)}
 	if o.Namespace == namespaceCRI {
-		labels[labelManaged], labels[labelKept] = valueManaged, valueKept
+		labels[labelManaged] = "managed"
 	}
 	image := images.Image{Name: Name(o.Namespace, o.ID, Tag(w.cp.Sequence)), Target: target, Labels: labels}
 	if err := keepPinned(ctx, w.o.Store.Images, image); err != nil {

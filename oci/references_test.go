@@ -85,8 +85,8 @@ func TestKeep(t *testing.T) {
 	require.ErrorIs(t, err, ErrIncomplete)
 }
 
-// TestImagesBesideCRI: the CRI plugin finds its labels and gives no second names,
-// and who removes unused images passes over these.
+// TestImagesBesideCRI: the CRI plugin finds its label and gives no second names,
+// and the kubelet passes over what is pinned.
 func TestImagesBesideCRI(t *testing.T) {
 	d := newDaemon(t)
 	o := Options{Store: d.Store, Dir: tempDir(t) + "/publish", Origin: Origin{Namespace: "k8s.io", ID: testID, Spec: []byte(`{}`), CRIUVersion: "4.2.1"}}
@@ -104,7 +104,13 @@ func TestImagesBesideCRI(t *testing.T) {
 	require.Len(t, list, 2)
 	for _, image := range list {
 		require.Equal(t, "managed", image.Labels["io.cri-containerd.image"], image.Name)
-		require.Equal(t, "pinned", image.Labels["io.cri-containerd.pinned"], image.Name)
 		require.Equal(t, testID, image.Labels[labelContainer])
+	}
+	for _, want := range []string{"pinned", ""} {
+		require.NoError(t, d.Pin(ctx, "k8s.io", testID, "1", want != ""))
+		image, err := d.Images.Get(ctx, Name("k8s.io", testID, "1"))
+		require.NoError(t, err)
+		require.Equal(t, want, image.Labels["io.cri-containerd.pinned"])
+		require.Equal(t, "managed", image.Labels["io.cri-containerd.image"])
 	}
 }
