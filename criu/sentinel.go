@@ -56,9 +56,13 @@ func guardDump(conn *net.UnixConn, cgroups []string) (*sentinel, error) {
 func (s *sentinel) wait(stop int, cgroups []string) {
 	runtime.LockOSThread()
 	// Without the right to it the thread is as quick as others.
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{
+	was, err := unix.SchedGetAttr(0, 0)
+	if err == nil && unix.SchedSetAttr(0, &unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: schedRR, Priority: 2, Flags: schedResetOnFork,
-	}, 0)
+	}, 0) == nil {
+		// It may be the main thread of the process, which can't be thrown away.
+		defer func() { _ = unix.SchedSetAttr(0, was, 0) }()
+	}
 	fds := []unix.PollFd{{Fd: int32(s.conn), Events: unix.POLLRDHUP}, {Fd: int32(stop)}}
 	for {
 		_, err := unix.Poll(fds, -1)
