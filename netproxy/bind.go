@@ -19,33 +19,15 @@ func (p *Proxy) bindUpstreams() (lost int) {
 			x := v.virtual.cur
 			switch {
 			case v.gone || v.legFD < 0:
+			case u.speaks != nil && v.shut[legSide]: // it has said farewell
+				p.destroy(v, true)
 			case x != nil && x.last && x.keptBy(v) && x.conn.goesOn() && !(x.conn.serverEnds() && x.answered(x.recorded(p.rep.plan))):
-				p.bind(v, x.conn, x.upto())
+				p.bind(v, x.conn, x.upto(), nil)
 			default:
 				spare = append(spare, v)
 			}
 		}
-		free := u.free()
-		for _, v := range spare {
-			x, k := v.virtual.cur, v.pick(free)
-			switch {
-			case ended(v) || v.shut[legSide]:
-				p.destroy(v, true)
-			case x != nil && x.last && !(x.answered(x.recorded(p.rep.plan)) && (x.fed == x.InTo || x.keptBy(v))):
-				p.opts.Log.WithFields(connFields(v)).Error("netproxy: the answer to the application's request is lost; reset")
-				p.destroy(v, true)
-				lost++
-			case k >= 0:
-				p.bind(v, free[k], free[k].inRead)
-				free = slices.Delete(free, k, k+1)
-			case u.speaks != nil && v.virtual.class != (session.Class{}):
-				p.opts.Log.WithFields(connFields(v)).Error("netproxy: no session is as that which the application takes this for; reset")
-				p.destroy(v, true)
-				lost++
-			default:
-				p.launchVirtual(v)
-			}
-		}
+		lost += p.bindSpare(u, spare)
 		for _, c := range u.conns {
 			switch {
 			case c.gone || c.legFD >= 0 || c.kept:
@@ -55,6 +37,46 @@ func (p *Proxy) bindUpstreams() (lost int) {
 				p.abandon(c)
 			}
 			c.upstream, c.exchanges = nil, nil
+		}
+	}
+	return lost
+}
+
+// bindSpare deals with the legs whose last request was made on a connection that is
+// another's, or on none.
+func (p *Proxy) bindSpare(u *upstream, spare []*conn) (lost int) {
+	free := u.free()
+	var paths []*path
+	var unlike []*conn
+	reset := func(v *conn, why string) {
+		p.opts.Log.WithFields(connFields(v)).Error("netproxy: " + why + "; reset")
+		p.destroy(v, true)
+		lost++
+	}
+	for _, v := range u.legs {
+		if v.virtual != nil {
+			paths = append(paths, &v.virtual.path)
+		}
+	}
+	for _, v := range spare {
+		x, k := v.virtual.cur, v.pick(free)
+		switch {
+		case ended(v) || v.shut[legSide]:
+			p.destroy(v, true)
+		case x != nil && x.last && !(x.answered(x.recorded(p.rep.plan)) && (x.fed == x.InTo || x.keptBy(v))):
+			reset(v, "the answer to the application's request is lost")
+		case k >= 0:
+			p.bind(v, free[k], free[k].inRead, nil)
+			free = slices.Delete(free, k, k+1)
+		case u.speaks != nil && v.virtual.class != (session.Class{}):
+			unlike = append(unlike, v)
+		default:
+			p.launchVirtual(v, nil)
+		}
+	}
+	for _, v := range unlike {
+		if !p.raised(v, paths, &free) {
+			reset(v, "no session is as that which the application takes this for")
 		}
 	}
 	return lost
@@ -77,7 +99,9 @@ func (u *upstream) free() (list []*conn) {
 			continue
 		}
 		x := c.exchanges[len(c.exchanges)-1]
-		if x.leg != nil && (!x.current() || !x.keptBy(x.leg) && c.session.Resting()) {
+		switch {
+		case x.leg == nil && x.harmless() && c.session.Resting(), // the application has done without
+			x.leg != nil && (!x.current() || !x.keptBy(x.leg) && c.session.Resting()):
 			list = append(list, c)
 		}
 	}
@@ -91,8 +115,9 @@ func (u *upstream) free() (list []*conn) {
 func (x *exchange) keptBy(v *conn) bool { return v.virtual.class == x.after }
 
 // bind joins a virtual leg to a recorded connection, of whose input the application
-// has been given that up to fed.
-func (p *Proxy) bind(v, c *conn, fed uint64) {
+// has been given that up to fed. With r its session is brought to another state before
+// it goes on.
+func (p *Proxy) bind(v, c *conn, fed uint64, r *raise) {
 	c.client, c.legFD, c.origin, c.redirected = v.client, v.legFD, v.origin, v.redirected
 	for _, flags := range [...]func(*conn) *[2]bool{
 		func(c *conn) *[2]bool { return &c.readable },
@@ -128,13 +153,20 @@ func (p *Proxy) bind(v, c *conn, fed uint64) {
 	p.destroy(v, false)
 	p.enter(c)
 	p.rewatchLeg(c)
-	if len(rest) > 0 {
+	switch {
+	case r != nil:
+		r.rest = slices.Clone(rest)
+		c.raise, c.unopened, c.detached = r, true, true
+		p.egress.handshakes++
+		p.beginRaise(c)
+	case len(rest) > 0:
 		p.output(c, rest)
 	}
 }
 
-// launchVirtual dials the server of a leg that has none.
-func (p *Proxy) launchVirtual(v *conn) {
+// launchVirtual dials the server of a leg that has none. With r the session is brought to
+// a state before it goes on.
+func (p *Proxy) launchVirtual(v *conn, r *raise) {
 	port, err := p.ports.GetCommon()
 	if err != nil {
 		p.opts.Log.WithError(err).Warn("netproxy: no source port for a connection to a server")
@@ -148,7 +180,9 @@ func (p *Proxy) launchVirtual(v *conn) {
 	v.inSent, v.inConsumed, v.outPos, v.first = 0, 0, 0, slices.Clone(rest)
 	p.settle(v)
 	p.egress.handshakes++
-	v.virtual = nil
+	if v.virtual, v.raise = nil, r; r != nil {
+		v.first, r.rest = nil, v.first
+	}
 	if p.rep != nil {
 		p.rep.conns[v.id] = v
 	}

@@ -45,6 +45,7 @@ type outbound struct {
 	exchanges []*exchange
 	virtual   *virtual
 	first     []byte // output for the server, when it has answered
+	raise     *raise // what is said to it before
 	http      bool   // the server speaks HTTP/1
 	// session is that of a protocol that has some; nil: it is not known to be.
 	session *session.Tracker

@@ -46,7 +46,7 @@ func (p *Proxy) strayStands(c *conn) {
 	c.stray, c.unopened = false, true
 	if v := c.virtual; v != nil {
 		if p.rep == nil { // the replay has ended meanwhile
-			p.launchVirtual(c)
+			p.launchVirtual(c, nil)
 			return
 		}
 		v.upstream.legs = append(v.upstream.legs, c)
@@ -146,6 +146,10 @@ func (p *Proxy) launchOne(c *conn) {
 
 // joined is called when the server of a detached connection has answered.
 func (p *Proxy) joined(c *conn) {
+	if c.raise != nil && c.errno == 0 {
+		p.beginRaise(c)
+		return
+	}
 	c.detached = false
 	p.egress.handshakes--
 	if c.errno != 0 {

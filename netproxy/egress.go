@@ -180,7 +180,7 @@ func (p *Proxy) turnEgress() error {
 		p.serveDue()
 		p.relax()
 	}
-	if len(e.opening)+len(e.expect)+len(e.ended)+len(e.syns)+len(e.refused)+len(e.repeats) > 0 {
+	if len(e.opening)+len(e.expect)+len(e.ended)+len(e.syns)+len(e.refused)+len(e.repeats)+e.handshakes > 0 {
 		p.expireEgress()
 	}
 	return nil
@@ -284,6 +284,7 @@ func (p *Proxy) expireEgress() {
 		p.forgetRefusals(now)
 		p.expireExpected(now)
 		p.expireRepeats(now)
+		p.expireRaises(now)
 		p.forgetFlows(now)
 	}
 }

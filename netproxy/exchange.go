@@ -22,7 +22,10 @@ type exchange struct {
 	// before and after are the classes of the session, if the server has such.
 	before, after session.Class
 	prepares      bool // it only prepares the session for what comes
-	inside        bool // a transaction is open after it
+	begins        bool // it only begins a transaction
+	within        bool // a transaction is open before it
+	inside        bool // and after it
+	undone        bool // that one was never committed, and ends with the connection
 	// end is InTo, or that of the questions after it that are set aside; probed is one
 	// of them that the server has not answered (setProbesAside).
 	end    uint64

@@ -15,6 +15,9 @@ const inputBudget = 256 << 10
 
 // pumpInput moves bytes from the client to the journal and to the leg.
 func (p *Proxy) pumpInput(c *conn) {
+	if c.raise != nil && (p.phase == live || p.phase == holding) {
+		p.pumpRaise(c)
+	}
 	if c.gone || c.connecting || c.unopened || p.phase != live {
 		return
 	}

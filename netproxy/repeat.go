@@ -45,7 +45,7 @@ func (p *Proxy) keepRepeats(dest netip.AddrPort, u *upstream) {
 	}
 	r.speaks = u.speaks
 	for _, x := range u.open {
-		if !x.standsAlone() {
+		if !x.standsAlone() || !x.matters() {
 			continue // differences are tolerated
 		}
 		pc := p.rep.plan.Conns[x.conn.id]
@@ -237,9 +237,7 @@ func (p *Proxy) waitsForRepeat(v *conn) bool {
 	return n > 0 && r.find(data, n, v.virtual.class) >= 0
 }
 
-func (r *repeats) requestLen(data []byte) int {
-	return (&upstream{speaks: r.speaks}).requestLen(data)
-}
+func (r *repeats) requestLen(data []byte) int { return lengthIn(r.speaks, data) }
 
 // find looks for the record of what data, which is n bytes of requests, asks a server
 // with whom the session is of a class; -1: there is none.
@@ -247,6 +245,6 @@ func (r *repeats) find(data []byte, n int, class session.Class) int {
 	if i := slices.IndexFunc(r.open, func(x *exchange) bool { return x.before == class && x.madeBy(data, n) }); i >= 0 {
 		return i
 	}
-	bare := (&upstream{speaks: r.speaks}).bare(data)
+	bare := bareIn(r.speaks, data)
 	return slices.IndexFunc(r.open, func(x *exchange) bool { return x.before.Like(class, bare) && x.madeBy(data, n) })
 }

@@ -2,6 +2,7 @@ package netproxy
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/crsc-io/crsc/netproxy/replay"
 	"github.com/crsc-io/crsc/netproxy/session"
@@ -97,47 +98,87 @@ func (c *conn) classify(pc *replay.Conn) bool {
 		if !ok || !ok2 || c.session.Lost() {
 			return false
 		}
-		x.inside = c.session.Inside(end) != 0
+		x.within, x.inside = c.session.Inside(from) != 0, c.session.Inside(end) != 0
+		x.begins = !x.within && c.session.Begun(end) || x.last && c.session.Begins()
 		x.prepares = x.before != x.after && x.InTo > x.InFrom && c.session.Inside(from) == c.session.Inside(end)
+	}
+	if c.session != nil && c.session.Uncommitted() {
+		c.markUndone()
 	}
 	return true
 }
 
-// requestLen is the length of the request that data begins with: 0 if it takes more
-// bytes to know, -1 if it is no such thing. Of sessions it is that of all requests.
-func (u *upstream) requestLen(data []byte) int {
-	if u.speaks == nil {
+// markUndone finds what was done in a transaction that was never committed. It need not come
+// again: what is made in its place is made on another session, and this one ends.
+func (c *conn) markUndone() {
+	for _, x := range slices.Backward(c.exchanges) {
+		x.undone = x.within || x.inside
+		if !x.within {
+			return
+		}
+	}
+}
+
+// lengthIn is the length of the request that data begins with: 0 if it takes more
+// bytes to know, -1 if it is no such thing. In a session, which has a tracker, it is that
+// of all requests.
+func lengthIn(speaks *session.Tracker, data []byte) int {
+	if speaks == nil {
 		return requestLen(data)
 	}
-	n := u.speaks.Whole(data)
+	n := speaks.Whole(data)
 	if n == 0 && len(data) >= requestLimit {
 		return -1
 	}
 	return n
 }
 
-// bare reports whether the requests have nothing to do with statements that are
+// bareIn reports whether the requests have nothing to do with statements that are
 // prepared in their session.
-func (u *upstream) bare(data []byte) bool { return u.speaks != nil && u.speaks.Bare(data) }
+func bareIn(speaks *session.Tracker, data []byte) bool { return speaks != nil && speaks.Bare(data) }
 
 // farewell reports whether the exchange is the end of a session: what is said then is
 // not answered, and need not come again.
-func (x *exchange) farewell(pc *replay.Conn) bool {
-	return x.conn.session != nil && x.last && pc.AppEnded && x.InFrom == x.InTo && x.conn.session.Farewell(int(x.Length()))
+func (x *exchange) farewell() bool {
+	if x.conn.session == nil || !x.last || x.InFrom != x.InTo {
+		return false
+	}
+	text := x.conn.session.Farewell()
+	return text != nil && x.madeBy(text, len(text))
 }
 
 // prepared is the record of how another session was made what the application asks that
-// on the leg to become: it may open more of them this time. The answer is given once more.
-func (v *conn) prepared(n int) *exchange {
+// on the leg to become, or how it began a transaction: it may open more of them this time,
+// or ask in another order. The answer is given once more.
+func (v *conn) prepared(n int, bare bool) *exchange {
 	w := v.virtual
 	for _, c := range w.upstream.conns {
 		for _, x := range c.exchanges {
-			if x.prepares && x.before == w.class && x.madeBy(w.asked, n) {
-				return &exchange{Exchange: x.Exchange, conn: c, before: x.before, after: x.after, fed: x.InFrom, allowed: x.InTo}
+			if x.harmless() && x.complete() && x.before.Like(w.class, bare) && (x.madeBy(w.asked, n) || x.opens(w, n)) {
+				return &exchange{
+					Exchange: x.Exchange, conn: c, before: x.before, after: x.after, prepares: x.prepares, begins: x.begins,
+					fed: x.InFrom, allowed: x.InTo,
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// opens reports whether the request opens a session like that which the n bytes do that the
+// application asks on a leg.
+func (x *exchange) opens(w *virtual, n int) bool {
+	var none session.Class
+	if !x.prepares || x.before != none || w.class != none || w.upstream.speaks == nil || x.Length() != uint64(n) || n != len(w.asked) {
+		return false
+	}
+	class, ok := w.upstream.speaks.Opening(w.asked)
+	return ok && class == x.after
+}
+
+// complete reports whether the record has the whole answer to what is asked of a session.
+func (x *exchange) complete() bool {
+	return x.InTo > x.InFrom && (!x.last || x.conn.session != nil && x.conn.session.Resting())
 }
 
 // standsAlone reports that the request may be answered from the record on any
@@ -149,7 +190,7 @@ func (x *exchange) standsAlone() bool { return x.before == x.after }
 func (p *Proxy) checkSessions() error {
 	for dest, u := range p.rep.upstreams {
 		for _, x := range u.open {
-			if u.speaks != nil && !x.standsAlone() && !x.prepares && !p.rep.tolerate {
+			if u.speaks != nil && !x.standsAlone() && x.matters() && !p.rep.tolerate {
 				return fmt.Errorf("%w: a request to %s that changes its session was not made again%s", ErrDiverged, dest, p.upstreamState())
 			}
 		}

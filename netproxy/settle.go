@@ -79,7 +79,7 @@ func (p *Proxy) position() uint64 {
 	var sum uint64
 	for _, c := range p.slots {
 		if c != nil {
-			sum += c.outPos + c.inConsumed
+			sum += c.outPos + c.inConsumed + c.inSent
 		}
 	}
 	return sum

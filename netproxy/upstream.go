@@ -52,7 +52,7 @@ func (p *Proxy) findUpstreams(plan *replay.Plan) {
 		if not[c.dest] = !ok || !u.speakAlike(c); not[c.dest] {
 			continue
 		}
-		u.add(c, pc, list)
+		u.add(c, list)
 		known, ok := speaksHTTP(pc, list)
 		if c.session != nil {
 			ok = c.classify(pc)
@@ -75,13 +75,13 @@ func (p *Proxy) findUpstreams(plan *replay.Plan) {
 	}
 }
 
-func (u *upstream) add(c *conn, pc *replay.Conn, list []replay.Exchange) {
+func (u *upstream) add(c *conn, list []replay.Exchange) {
 	u.conns = append(u.conns, c)
 	c.exchanges = make([]*exchange, len(list))
 	for i := range list {
 		x := &exchange{Exchange: list[i], conn: c, last: i == len(list)-1, fed: list[i].InFrom, allowed: list[i].InFrom, end: list[i].InTo}
 		c.exchanges[i] = x
-		if len(x.Outputs) > 0 && !x.Repeated && !x.farewell(pc) {
+		if len(x.Outputs) > 0 && !x.Repeated && !x.farewell() {
 			u.open = append(u.open, x)
 		}
 	}
@@ -124,7 +124,7 @@ func (p *Proxy) stepUpstream(c *conn, s *replay.Step) error {
 			return s.Kind != replay.Feed || x.leg.inConsumed >= upto+x.shift
 		}
 		if err := p.awaitUpstream(func() bool {
-			return x.leg == nil || x.current() && !ended(x.leg) && (x.fed < upto || !taken())
+			return x.leg == nil && x.matters() || x.current() && !ended(x.leg) && (x.fed < upto || !taken())
 		}); err != nil {
 			return err
 		}
@@ -144,7 +144,8 @@ func (p *Proxy) endAnswer(c *conn, s *replay.Step) {
 	}
 	x := c.exchanges[len(c.exchanges)-1]
 	switch {
-	case !x.current() || x.fed < x.InTo || len(x.leg.virtual.asked) > 0 || x.answered(x.recorded(p.rep.plan)):
+	case !x.current() || x.fed < x.InTo || len(x.leg.virtual.asked) > 0:
+	case x.answered(x.recorded(p.rep.plan)) && !(c.session != nil && c.session.Over()):
 	case s.Kind == replay.Shut:
 		p.shutLeg(x.leg)
 	default:
@@ -198,7 +199,7 @@ const (
 	// ends the replay, while the record has one that is not made.
 	askedQuiet = 300 * time.Millisecond
 	// askedSteps is how many steps may be passed over meanwhile.
-	askedSteps = 20
+	askedSteps = 200
 )
 
 // awaitUpstream waits while a condition holds, for as long as the application

@@ -22,6 +22,7 @@ type virtual struct {
 	// the connection's at the cut.
 	class session.Class
 	home  *conn
+	path  path
 }
 
 // loosen makes virtual legs of those that the checkpoint's image holds.
@@ -43,7 +44,7 @@ func (p *Proxy) loosen() {
 			c.readable[legSide], c.writable[legSide], c.hup[legSide], c.shut[legSide] = false, false, false, false
 			x := c.exchanges[0]
 			x.leg, x.fed, x.allowed = v, max(x.fed, c.inSent), max(x.fed, c.inSent)
-			v.virtual.cur, v.virtual.class, v.virtual.home = x, x.after, c
+			v.virtual.cur, v.virtual.class, v.virtual.home, v.virtual.path.base = x, x.after, c, x.after
 			u.legs = append(u.legs, v)
 			p.rewatchLeg(v)
 			p.activate(v)
@@ -110,22 +111,27 @@ func (p *Proxy) ask(v *conn) {
 	if len(w.asked) == 0 || len(w.said) > 0 || w.cur != nil && w.cur.fed < w.cur.InTo {
 		return
 	}
-	n := w.upstream.requestLen(w.asked)
+	n := lengthIn(w.upstream.speaks, w.asked)
 	if n == 0 {
 		return
 	}
-	bare := w.upstream.bare(w.asked)
+	if s := w.upstream.speaks; s != nil && len(w.asked) == n && bytes.Equal(w.asked, s.Farewell()) {
+		w.asked = nil
+		p.shutLeg(v) // as the server does; the application may wait for that
+		return
+	}
+	bare := bareIn(w.upstream.speaks, w.asked)
 	x := v.recordOf(n, bare)
 	if x == nil {
-		if s := w.upstream.speaks; s != nil && v.hup[legSide] && s.Farewell(n) {
-			w.asked = nil
-		}
 		p.answerProbe(v, n)
 		return
 	}
 	method, _, _ := bytes.Cut(w.asked[:min(len(w.asked), 32)], []byte(" "))
 	x.method, x.leg, x.shift = string(method), v, v.inSent-x.InFrom
-	w.cur, w.class, w.asked = x, w.class.After(x.after, bare), w.asked[x.Length():]
+	w.cur, w.class = x, w.class.After(x.after, bare)
+	request := w.asked[:x.Length()]
+	w.asked = w.asked[x.Length():]
+	w.path.add(made{request, x.recorded(p.rep.plan), w.class, x.harmless(), x.begins})
 	p.stats.swallowed.Add(x.Length())
 	p.serve(x)
 }
@@ -134,7 +140,7 @@ func (p *Proxy) ask(v *conn) {
 // of requests; nil: there is none.
 func (v *conn) recordOf(n int, bare bool) *exchange {
 	w := v.virtual
-	of := func(x *exchange) bool { return x.before == w.class && x.madeBy(w.asked, n) }
+	of := func(x *exchange) bool { return x.before == w.class && (x.madeBy(w.asked, n) || x.opens(w, n)) }
 	if n < 0 {
 		// The rest of a request that was begun before the cut goes on where it was.
 		of = func(x *exchange) bool {
@@ -145,22 +151,25 @@ func (v *conn) recordOf(n int, bare bool) *exchange {
 	if i < 0 && n > 0 && bare {
 		i = slices.IndexFunc(w.upstream.open, func(x *exchange) bool { return x.before.Like(w.class, bare) && x.madeBy(w.asked, n) })
 	}
-	if i >= 0 {
-		x := w.upstream.open[i]
-		w.upstream.open = slices.Delete(w.upstream.open, i, i+1)
-		return x
+	if i < 0 || w.upstream.open[i].begins && !w.upstream.open[i].complete() {
+		// Rather that than one whose answer nobody has: others may need that transaction.
+		if x := v.prepared(n, bare); x != nil {
+			return x
+		}
 	}
-	if x := v.prepared(n); x != nil {
-		return x
+	if i < 0 {
+		return w.asksAgain(n)
 	}
-	return w.asksAgain(n)
+	x := w.upstream.open[i]
+	w.upstream.open = slices.Delete(w.upstream.open, i, i+1)
+	return x
 }
 
 // inVain reports whether the leg waits for the answer to a request that has no
 // record.
 func (p *Proxy) inVain(v *conn) bool {
 	w := v.virtual
-	return !v.gone && len(w.asked) > 0 && (w.cur == nil || w.cur.fed == w.cur.InTo) && w.upstream.requestLen(w.asked) != 0 &&
+	return !v.gone && len(w.asked) > 0 && (w.cur == nil || w.cur.fed == w.cur.InTo) && lengthIn(w.upstream.speaks, w.asked) != 0 &&
 		!p.waitsForRepeat(v)
 }
 
@@ -178,9 +187,12 @@ func (p *Proxy) askedInVain() bool {
 	return false
 }
 
-// matters reports whether it makes a difference that the request was made: not if it only
-// prepared a session.
-func (x *exchange) matters() bool { return !x.prepares }
+// harmless reports whether the request only prepared a session, or began a transaction: a
+// server does not mind whether that is asked once more.
+func (x *exchange) harmless() bool { return x.prepares || x.begins }
+
+// matters reports whether it makes a difference that the request was made.
+func (x *exchange) matters() bool { return !x.harmless() && !x.undone }
 
 // atWork reports whether the application may have been waiting for the answer, or
 // at work with it, when it crashed.

@@ -18,10 +18,16 @@ type postgres struct {
 	turn       uint64 // the same of what is asked at present
 	acts       bool   // that is more than to prepare statements
 	open       bool   // in a transaction
+	fresh      bool   // tx is that of what begins one, and nothing was done since
 	owed       int    // requests that are not answered
 	oneByte    bool   // the server answers a request for encryption with one byte
 	began      bool   // the startup message was seen
 	ready      bool   // the server has let the application in
+	// finishes: what is asked and not answered may end the transaction. various: statements
+	// are prepared that might.
+	finishes, various bool
+	ended             bool // Terminate was seen
+	sets              bool // what is asked and not answered only prepares statements
 	// unnamed: the statement without a name was prepared since the last Sync. altered:
 	// what is asked and not answered alters the session.
 	unnamed, altered bool
@@ -67,9 +73,21 @@ func (s *postgres) inside() uint64 {
 	return s.tx
 }
 
+func (s *postgres) begun() bool { return s.fresh || s.sets || !s.ready }
+
+func (s *postgres) uncommitted() bool { return s.open && !s.finishes }
+
 func (*postgres) bare(data []byte) bool {
 	m := messages{keep: 1, bare: len(data) > 0 && data[0] == 0}
 	return m.read(data, func(kind byte, _ []byte, _ bool) bool { return !bytes.ContainsRune([]byte("PBDCEF"), rune(kind)) })
+}
+
+func (s *postgres) opening(data []byte) (Class, bool) {
+	n := newPostgres()
+	if !isPostgres(data) || s.whole(data) != len(data) || !n.wrote(data) || !n.began || n.owed != 1 {
+		return Class{}, false
+	}
+	return Class{state: n.settings}, true
 }
 
 func (*postgres) name() string { return "PostgreSQL" }
@@ -84,7 +102,9 @@ func (s *postgres) size() int {
 
 func (*postgres) blank() protocol { return newPostgres() }
 
-func (*postgres) farewell() int { return len("X") + 4 }
+func (s *postgres) over() bool { return s.ended }
+
+func (*postgres) farewell() []byte { return []byte("X\x00\x00\x00\x04") }
 
 func (s *postgres) heard(data []byte) bool {
 	if s.oneByte && len(data) > 0 {
@@ -100,12 +120,15 @@ func (s *postgres) heard(data []byte) bool {
 // asked takes a message of the application. Kind is 0 for one of the beginning.
 func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
 	alone := !s.open && s.owed == 0 && s.tx == 0 && !s.acts // nothing that may open a transaction is under way
+	only := alone && s.turn == 0
 	s.turn = chain(s.turn, binary.BigEndian.AppendUint64([]byte{kind}, s.in.digest.Sum64()))
 	s.acts = s.acts || !bytes.ContainsRune([]byte("PDCHS"), rune(kind))
 	if (kind == 'S' || kind == 'Q') && s.acts {
+		s.fresh = only && kind == 'Q' && whole && begins(cString(body))
 		s.tx = chain(s.tx, binary.BigEndian.AppendUint64(nil, s.turn))
 	}
 	if kind == 'S' || kind == 'Q' {
+		s.sets = !s.acts && s.owed == 0
 		s.turn, s.acts = 0, false
 	}
 	switch kind {
@@ -114,6 +137,7 @@ func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
 	case 'Q':
 		s.owed++
 		s.unnamed = false
+		s.finishes = s.finishes || !works(cString(body))
 		s.statements.drop("")
 		return whole && s.text(cString(body), alone)
 	case 'S':
@@ -130,7 +154,10 @@ func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
 			s.statements.drop(name)
 		}
 	case 'E':
+		s.finishes = s.finishes || s.various
 		s.statements.drop("") // see parse
+	case 'X':
+		s.ended = true
 	case 'F':
 		return false // a function that could do anything
 	}
@@ -168,6 +195,7 @@ func (s *postgres) parse(body []byte, alone bool) bool {
 		s.altered = true
 	}
 	rest := body[min(len(body), len(name)+1):]
+	s.various = s.various || !works(cString(rest))
 	return s.text(cString(rest), alone && name == "") && s.statements.set(name, rest)
 }
 
@@ -213,13 +241,13 @@ func (s *postgres) answered(kind byte, body []byte, _ bool) bool {
 	if s.owed--; s.owed > 0 {
 		return true
 	}
-	s.altered, s.ready = false, true
+	s.altered, s.ready, s.sets, s.finishes = false, true, false, false
 	s.turn, s.acts = 0, false // as after what begins a session
 	switch s.open = body[0] != 'I'; {
 	case !s.open:
-		s.tx = 0
+		s.tx, s.fresh = 0, false
 	case body[0] == 'E':
-		s.tx = chain(s.tx, body)
+		s.tx, s.fresh = chain(s.tx, body), false
 	}
 	return true
 }

@@ -12,6 +12,8 @@ type redis struct {
 	state parts
 	tx    uint64 // a chain of what was asked since MULTI or WATCH; 0: nothing
 	multi bool
+	fresh bool   // tx is that of MULTI, and nothing was asked since
+	sets  bool   // all that was asked since the session rested sets its state
 	buf   []byte // a command that is not whole
 	skip  int    // bytes of one that need not be seen
 	owed  int    // commands that are not answered
@@ -28,7 +30,13 @@ func isRedis(first []byte) bool {
 
 func (r *redis) inside() uint64 { return r.tx }
 
+func (r *redis) begun() bool { return r.fresh || r.sets }
+
+func (r *redis) uncommitted() bool { return r.multi }
+
 func (*redis) bare([]byte) bool { return true }
+
+func (*redis) opening([]byte) (Class, bool) { return Class{}, false }
 
 func (*redis) name() string { return "Redis" }
 
@@ -38,7 +46,9 @@ func (r *redis) size() int {
 
 func (*redis) blank() protocol { return &redis{} }
 
-func (*redis) farewell() int { return 0 }
+func (*redis) over() bool { return false }
+
+func (*redis) farewell() []byte { return nil }
 
 func (r *redis) heard(data []byte) bool {
 	n, ok := r.said.read(data)
@@ -79,14 +89,17 @@ func (r *redis) wrote(data []byte) bool {
 	}
 	// One with a large value at its end, which need not be seen.
 	r.owed++
+	r.fresh, r.sets = false, false
 	r.skip, r.buf = c.size-len(data), emptied(r.buf)
 	return r.skip > 0 && r.tx == 0 && neutralRedis(c.name())
 }
 
 // command learns what a command does to its session.
 func (r *redis) command(c *redisCommand, text []byte) bool {
-	r.owed++
 	name := c.name()
+	part, ok := c.part()
+	r.fresh, r.sets = name == "MULTI" && r.tx == 0 && r.owed == 0, ok && (r.sets || r.owed == 0)
+	r.owed++
 	switch name {
 	case "MULTI", "WATCH":
 		r.multi = r.multi || name == "MULTI"
@@ -111,7 +124,6 @@ func (r *redis) command(c *redisCommand, text []byte) bool {
 		}
 		return true
 	}
-	part, ok := c.part()
 	if !ok || r.multi {
 		return false
 	}

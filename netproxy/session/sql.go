@@ -29,6 +29,34 @@ func effectOf(sql string) effect {
 	return neutral
 }
 
+// verbs are what the statements of SQL begin with.
+func verbs(sql string) (list []string) {
+	for text := range strings.SplitSeq(strings.ToLower(sql), ";") {
+		if verb, _, _ := strings.Cut(withoutComments(text), " "); verb != "" {
+			list = append(list, verb)
+		}
+	}
+	return list
+}
+
+// begins reports whether SQL is one statement, which begins a transaction.
+func begins(sql string) bool {
+	list := verbs(sql)
+	return len(list) == 1 && (list[0] == "begin" || list[0] == "start")
+}
+
+// works reports whether SQL does not end a transaction that is open.
+func works(sql string) bool {
+	for _, verb := range verbs(sql) {
+		switch verb {
+		case "select", "insert", "update", "delete", "merge", "values", "with", "table", "savepoint", "release":
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 func effectOfOne(text string) effect {
 	verb, rest, _ := strings.Cut(text, " ")
 	switch verb {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"encoding/binary"
 	"sort"
 
@@ -40,15 +41,22 @@ type protocol interface {
 	// answered, and it holds.
 	class() (c Class, resting bool)
 	inside() uint64 // what was done in the transaction that is open; 0: there is none
+	// begun: what was asked since the session rested does no more than to begin a
+	// transaction, or to prepare the session.
+	begun() bool
+	// uncommitted: a transaction is open that the server was not asked to end.
+	uncommitted() bool
 	bare(data []byte) bool
 	whole(data []byte) int
 	name() string
+	opening(data []byte) (c Class, ok bool) // see Tracker.Opening
 	// sure: class is that of what is written next also before all is answered.
 	sure() bool
 	size() int                // about what it takes of memory, in bytes
 	blank() protocol          // one that has seen nothing
 	probe(data []byte) []byte // see Tracker.Probe
-	farewell() int            // length of the message that ends the session without an answer; 0: none
+	over() bool               // that was said
+	farewell() []byte         // what ends the session without an answer; nil: nothing does
 }
 
 // marksKept bounds the changes of class that a tracker remembers.
@@ -70,6 +78,7 @@ type mark struct {
 	offset uint64
 	class  Class
 	inside uint64
+	begun  bool
 	// unknown: the server had not answered all by then.
 	unknown bool
 }
@@ -105,7 +114,7 @@ func (t *Tracker) Wrote(offset uint64, data []byte) {
 		return
 	case t.Resting():
 		t.noteProbe(data)
-	case t.heard && !t.Farewell(len(data)):
+	case t.heard && !bytes.Equal(data, t.Farewell()):
 		t.markUnanswered()
 	}
 	t.end, t.heard = offset+uint64(len(data)), false
@@ -149,7 +158,7 @@ func (t *Tracker) Continue(o *Tracker) {
 
 func (t *Tracker) mark() {
 	if c, resting := t.protocol.class(); resting {
-		t.note(mark{class: c, inside: t.protocol.inside()})
+		t.note(mark{class: c, inside: t.protocol.inside(), begun: t.protocol.begun()})
 	}
 }
 
@@ -161,7 +170,7 @@ func (t *Tracker) markUnanswered() {
 		return
 	}
 	c, _ := t.protocol.class()
-	t.note(mark{class: c, inside: t.protocol.inside()})
+	t.note(mark{class: c, inside: t.protocol.inside(), begun: t.protocol.begun()})
 }
 
 // note enters a mark at the end of what was written.
@@ -199,6 +208,26 @@ func (t *Tracker) Inside(offset uint64) uint64 {
 	return 0
 }
 
+// Begun reports whether a transaction was open then in which nothing had been done but to
+// prepare statements: any other session comes there by the same request, and the server
+// does not mind how often it is made.
+func (t *Tracker) Begun(offset uint64) bool {
+	m := t.markAt(offset)
+	return m != nil && m.inside != 0 && m.begun
+}
+
+// Begins reports whether what was asked last, and is not answered, does no more than to
+// begin a transaction, or to prepare the session for what comes.
+func (t *Tracker) Begins() bool { return !t.lost && !t.Resting() && t.protocol.begun() }
+
+// Uncommitted reports whether a transaction is open that the server was not asked to end:
+// all that was done in it is undone when the session ends.
+func (t *Tracker) Uncommitted() bool { return !t.lost && t.protocol.uncommitted() }
+
+// Opening is the class of a session that begins with data, if that is all it takes; not ok:
+// it takes more, or the class says nothing of it. Clients may write the same in another order.
+func (t *Tracker) Opening(data []byte) (c Class, ok bool) { return t.protocol.opening(data) }
+
 // Bare reports whether none of the requests that data consists of has to do with
 // statements that are prepared.
 func (t *Tracker) Bare(data []byte) bool { return t.protocol.bare(data) }
@@ -231,9 +260,12 @@ func (t *Tracker) Lost() bool { return t.lost }
 // Same reports whether both sessions are of one protocol.
 func (t *Tracker) Same(o *Tracker) bool { return o != nil && t.protocol.name() == o.protocol.name() }
 
-// Farewell reports whether a request of n bytes may be the end of a session, which has
-// no answer.
-func (t *Tracker) Farewell(n int) bool { return n == t.protocol.farewell() }
+// Farewell is the request that ends a session: the server answers by closing the connection.
+// Nil: there is none.
+func (t *Tracker) Farewell() []byte { return t.protocol.farewell() }
+
+// Over reports whether that was said.
+func (t *Tracker) Over() bool { return t.protocol.over() }
 
 // Whole is the length of the requests that data consists of: 0 if the last one is not
 // whole, -1 if it is no such thing. Data begins with a request.
