@@ -90,6 +90,7 @@ type Proxy struct {
 	fullAt      time.Time // when OnNearlyFull was last called
 	acceptDue   bool
 	spin        spin
+	delays      delays
 	node        map[netip.Addr]bool // the node's addresses; nil: they are like others
 	waiting     []waitingConn
 	orphansAt   time.Time // when half-closed connections were last looked at
@@ -166,7 +167,7 @@ func New(opts Options) (_ *Proxy, err error) {
 		scratch: make([]byte, inputBudget), box: newOutbox(), away: newOutbox(),
 		events: make([]unix.EpollEvent, 512),
 	}
-	p.onEvent, p.wakeFn = p.onConsumed, p.wake
+	p.onEvent, p.wakeFn, p.spin.delay = p.onConsumed, p.wake, p.delays.since
 	p.pool.limit = opts.MaxMemory
 	defer func() {
 		if err != nil {

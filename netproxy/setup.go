@@ -183,6 +183,7 @@ func (p *Proxy) release() {
 		}
 	}
 	p.closeWaiting()
+	p.delays.close()
 	if p.listen != nil {
 		if err := p.listen.Close(); err != nil {
 			p.opts.Log.WithError(err).Warn("netproxy: close listeners")

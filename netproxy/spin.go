@@ -6,15 +6,20 @@ import "time"
 // before it sleeps. Where a few connections ask and are answered, each message wakes
 // somebody on a processor that had nothing to do, which takes longer than most
 // answers: in a virtual machine it is an interrupt through the hypervisor. With more
-// connections processors have work, and looking would take them from it. It belongs to
-// the loop.
+// connections, or others that want to run, processors have work, and looking would take
+// them from it. It belongs to the loop.
 type spin struct {
-	window   uint32 // number of the present window of turns
-	turns    int    // in the window
-	moved    int    // connections that moved in the window
-	few      bool   // they were few in the window before
+	window uint32 // number of the present window of turns
+	turns  int    // in the window
+	moved  int    // connections that moved in the window
+	few    bool   // they were few in the window before
+	// delay is how long the loop has waited for a processor since the last call; false:
+	// not known. counted are the turns since.
+	delay    func() (time.Duration, bool)
+	counted  int
+	rest     luck // in windows: processors were not scarce
 	expected expected
-	luck     [2]luck // by expected
+	luck     [2]luck // in waits, by expected
 }
 
 // spun is what a connection had done when it moved last.
@@ -31,10 +36,28 @@ const (
 	anyRequest                 // of a client
 )
 
-// luck is how looking has gone lately.
+// luck is how something has gone lately that is tried again and again.
 type luck struct {
-	pause int // waits to let pass before the next try
+	pause int // so many chances to let pass before the next try
 	after int // how many to let pass after the next failure
+}
+
+func (l *luck) learn(good bool) {
+	if good {
+		l.after /= 2
+		return
+	}
+	l.after = min(2*l.after+1, spinPause)
+	l.pause = l.after
+}
+
+// due reports whether to take this chance.
+func (l *luck) due() bool {
+	if l.pause > 0 {
+		l.pause--
+		return false
+	}
+	return true
 }
 
 const (
@@ -47,7 +70,11 @@ const (
 	// spinFew is how many connections may move in so many turns. With two processors
 	// six gain nothing, and fifty lose a fifth of their throughput.
 	spinFew = 4
-	// spinPause bounds the waits between two tries that fail.
+	// spinDelay is how long the loop waits for a processor in a turn, in the mean, where
+	// they are scarce: who looks then has less of them for its work. With one to spare
+	// it is below 5 µs, on two that twenty others want 11 to 60.
+	spinDelay = 8 * time.Microsecond
+	// spinPause bounds the chances between two tries that fail.
 	spinPause = 255
 )
 
@@ -69,36 +96,31 @@ func (s *spin) saw(work []*conn) {
 		}
 		c.spun.in, c.spun.out = c.inRead, c.outRead
 	}
+	s.counted++
 	if s.turns++; s.turns == spinWindow {
-		s.few = s.moved <= spinFew
+		s.few = s.moved <= spinFew && s.rest.due() && s.processorsFree()
 		s.window++
 		s.turns, s.moved = 0, 0
 	}
 }
 
+// processorsFree reports whether the loop was hardly ever kept waiting for one since
+// the last call.
+func (s *spin) processorsFree() bool {
+	waited, ok := s.delay()
+	free := waited < time.Duration(s.counted)*spinDelay
+	s.counted = 0
+	s.rest.learn(free)
+	return ok && free
+}
+
 // due reports whether to look before this wait.
 func (s *spin) due() bool {
-	if !s.few || s.moved > spinFew {
-		return false
-	}
-	l := &s.luck[s.expected]
-	if l.pause > 0 {
-		l.pause--
-		return false
-	}
-	return true
+	return s.few && s.moved <= spinFew && s.luck[s.expected].due()
 }
 
 // learn is told whether looking was worth it. Where it seldom is, it is seldom tried.
-func (s *spin) learn(worth bool) {
-	l := &s.luck[s.expected]
-	if worth {
-		l.after /= 2
-		return
-	}
-	l.after = min(2*l.after+1, spinPause)
-	l.pause = l.after
-}
+func (s *spin) learn(worth bool) { s.luck[s.expected].learn(worth) }
 
 // waitEvents waits up to timeoutUS microseconds for events.
 func (p *Proxy) waitEvents(timeoutUS int64) (int, error) {

@@ -1,7 +1,9 @@
 package netproxy
 
 import (
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -19,6 +21,9 @@ func askInTurn(s *spin, conns []*conn, n int) {
 	}
 }
 
+// noDelay is that of a machine with processors to spare.
+func noDelay() (time.Duration, bool) { return spinWindow * spinDelay / 3, true }
+
 func makeConns(n int) []*conn {
 	out := make([]*conn, n)
 	for i := range out {
@@ -28,7 +33,7 @@ func makeConns(n int) []*conn {
 }
 
 func TestSpinForFew(t *testing.T) {
-	var s spin
+	s := spin{delay: noDelay}
 	few, many := makeConns(spinFew), makeConns(spinFew+1)
 	require.False(t, s.due(), "nothing is known yet")
 	askInTurn(&s, few, spinWindow)
@@ -42,7 +47,7 @@ func TestSpinForFew(t *testing.T) {
 }
 
 func TestSpinTogether(t *testing.T) {
-	var s spin
+	s := spin{delay: noDelay}
 	many := makeConns(spinFew + 1)
 	for range 2 * spinWindow {
 		s.saw(many)
@@ -55,7 +60,7 @@ func TestSpinTogether(t *testing.T) {
 // TestSpinLearns: a client that takes its time costs little, and does not spoil the
 // wait for the application.
 func TestSpinLearns(t *testing.T) {
-	var s spin
+	s := spin{delay: noDelay}
 	c := makeConns(1)
 	askInTurn(&s, c, spinWindow) // an even number: it was answered last
 	moved := func(stream *uint64) { *stream++; s.saw(c) }
@@ -84,4 +89,53 @@ func TestSpinLearns(t *testing.T) {
 		}
 	}
 	require.Greater(t, tries, 2*spinPause)
+}
+
+// TestSpinLeavesProcessors: where the loop has to wait for a processor it does not use
+// one for nothing, and seldom asks again.
+func TestSpinLeavesProcessors(t *testing.T) {
+	delay, known, asked := spinDelay, true, 0
+	turns, c := 0, makeConns(1)
+	s := spin{delay: func() (time.Duration, bool) {
+		waited := delay * time.Duration(turns)
+		asked++
+		turns = 0
+		return waited, known
+	}}
+	pass := func() { turns += spinWindow; askInTurn(&s, c, spinWindow) }
+	for range 1000 {
+		pass()
+		require.False(t, s.due(), "processors are scarce")
+	}
+	require.Less(t, asked, 20)
+	delay = spinDelay / 2
+	for range spinPause + 1 {
+		pass()
+	}
+	require.True(t, s.due(), "there are enough again")
+	known = false
+	pass()
+	require.False(t, s.due(), "it is not known")
+	known = true
+	pass()
+	require.True(t, s.due(), "it is known again")
+}
+
+func TestDelays(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var d delays
+	_, ok := d.since()
+	require.False(t, ok, "at first nothing is known")
+	for range 100 {
+		time.Sleep(time.Microsecond)
+	}
+	waited, ok := d.since()
+	require.True(t, ok)
+	require.Positive(t, waited, "who sleeps a hundred times waits to run again")
+	waited, ok = d.since()
+	require.True(t, ok)
+	require.GreaterOrEqual(t, waited, time.Duration(0))
+	d.close()
+	require.Equal(t, delays{}, d)
 }
