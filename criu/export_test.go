@@ -5,6 +5,7 @@ var (
 	Flatten  = flatten
 	Subtract = subtract
 	EachFile = eachFile
+	Slack    = slack
 )
 
 const LatencyFile = latencyFile
