@@ -32,7 +32,7 @@ const (
 // and with a CRIU without Features.Patched. What does not fit is not reserved.
 // Memory that KeepPages has left there is taken first.
 func reserve(images string, pid int, previous string, limit int64) error {
-	sizes, err := expect(pid, previous)
+	sizes, tasks, err := expect(pid, previous)
 	if err == nil {
 		err = removeBeyond(images, len(sizes))
 	}
@@ -40,8 +40,12 @@ func reserve(images string, pid int, previous string, limit int64) error {
 		return fmt.Errorf("reserve memory for images: %w", err)
 	}
 	for i, size := range sizes {
+		before := int64(0) // how what is shared has grown is not known
+		if i < tasks {
+			before = sizeBefore(previous, i)
+		}
 		if size > 0 {
-			size += slack(size, sizeBefore(previous, i))
+			size += slack(size, before)
 		}
 		if limit > 0 {
 			if size > limit {
@@ -57,7 +61,7 @@ func reserve(images string, pid int, previous string, limit int64) error {
 }
 
 // slack is how many bytes are reserved beyond the size that a task has. It had
-// before at the previous checkpoint; 0: there was none. What is not needed is cut off
+// before at the previous checkpoint; 0: that is not known. What is not needed is cut off
 // after each dump, and has to be cleared again for the next one, at the price of all
 // new memory: a task that stands still gets little.
 func slack(size, before int64) int64 {
@@ -84,8 +88,7 @@ func sizeBefore(previous string, i int) int64 {
 // expect estimates how large the files will be that hold memory, in bytes, in the
 // order of their numbers: CRIU goes through the tasks as eachDescendant does, and
 // then through what they share.
-func expect(pid int, previous string) ([]int64, error) {
-	var sizes []int64
+func expect(pid int, previous string) (sizes []int64, tasks int, err error) {
 	add := func(pid int) error {
 		size, alive, err := privateMemory(pid)
 		if alive {
@@ -94,22 +97,23 @@ func expect(pid int, previous string) ([]int64, error) {
 		return err
 	}
 	if err := add(pid); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := eachDescendant(pid, add); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
+	tasks = len(sizes)
 	for previous != "" {
 		st, err := os.Lstat(filepath.Join(previous, pagesName(uint32(len(sizes)+1))))
 		if errors.Is(err, fs.ErrNotExist) {
 			break // also if the checkpoint was moved meanwhile
 		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		sizes = append(sizes, st.Size())
 	}
-	return sizes, nil
+	return sizes, tasks, nil
 }
 
 // privateMemory is what a process does not share with another, in bytes. A zombie
