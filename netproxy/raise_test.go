@@ -2,7 +2,6 @@ package netproxy
 
 import (
 	"bufio"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,7 +27,7 @@ func (r *rig) transactionBank() *webBank {
 	b := &webBank{times: map[string]int{}}
 	r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
 		defer c.Close()
-		b.opened.Add(1)
+		key := fmt.Sprintf("%08d", b.opened.Add(1))
 		from := bufio.NewReader(c)
 		var size [4]byte
 		if _, err := io.ReadFull(from, size[:]); err != nil {
@@ -37,9 +36,7 @@ func (r *rig) transactionBank() *webBank {
 		if _, err := from.Discard(int(binary.BigEndian.Uint32(size[:])) - 4); err != nil {
 			return
 		}
-		var key [8]byte
-		_, _ = rand.Read(key[:])
-		fmt.Fprint(c, pgMessage('R', "\x00\x00\x00\x00")+pgMessage('K', string(key[:]))+pgMessage('Z', "I"))
+		fmt.Fprint(c, pgMessage('R', "\x00\x00\x00\x00")+pgMessage('K', key)+pgMessage('Z', "I"))
 		open, charged := "I", ""
 		for {
 			kind, body, err := readPGMessage(from)
