@@ -135,7 +135,8 @@ func (c *container) traces() []string {
 }
 
 // processes lists those that name the container, or live in its cgroup or in
-// its pod's network namespace.
+// its pod's network namespace. The test's own is none of them: its first thread may
+// stay in a namespace in which it was used.
 func (c *container) processes() []string {
 	var out []string
 	var pod syscall.Stat_t
@@ -145,6 +146,9 @@ func (c *container) processes() []string {
 		group, _ := os.ReadFile(dir + "/cgroup")
 		var ns syscall.Stat_t
 		in := syscall.Stat(dir+"/ns/net", &ns) == nil && ns.Ino == pod.Ino
+		if dir == fmt.Sprintf("/proc/%d", os.Getpid()) {
+			continue
+		}
 		if in || strings.Contains(string(line)+string(group), c.id) {
 			out = append(out, dir+" "+strings.ReplaceAll(string(line), "\x00", " "))
 		}
