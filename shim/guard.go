@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"errors"
+	"path/filepath"
 
 	"github.com/crsc-io/crsc/shim/lifecycle"
 	"github.com/crsc-io/crsc/shim/recovery"
@@ -22,7 +23,7 @@ func cleanupPod(ctx context.Context, namespace, sandbox, bundle string) error {
 	errs := []error{err}
 	for _, id := range orphans {
 		_, err := lifecycle.Cleanup(ctx, id, namespace, bundle)
-		errs = append(errs, err, recovery.Cleanup(ctx, namespace, id, bundle))
+		errs = append(errs, err, recovery.Cleanup(ctx, namespace, id, filepath.Join(filepath.Dir(bundle), id)))
 	}
 	return errors.Join(errs...)
 }

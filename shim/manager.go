@@ -62,15 +62,15 @@ func (Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
 	}
 	// A group's shim runs in the bundle of its first container.
 	bundle := filepath.Join(filepath.Dir(cwd), id)
-	pid, err := lifecycle.Cleanup(ctx, id, ns, bundle)
-	if err != nil {
-		return shim.StopStatus{}, err
-	}
+	pid, failed := lifecycle.Cleanup(ctx, id, ns, bundle)
 	if err := cleanupGuard(ctx, ns, id, bundle); err != nil {
 		log.G(ctx).WithError(err).Warn("failed to clean up after the guard")
 	}
 	if err := cleanupPod(ctx, ns, id, bundle); err != nil {
 		log.G(ctx).WithError(err).Warn("failed to clean up after the pod's containers")
+	}
+	if failed != nil {
+		return shim.StopStatus{}, failed
 	}
 	return shim.StopStatus{
 		Pid:        pid,

@@ -152,7 +152,7 @@ func (g *guard) prepare(ctx context.Context) error {
 	if g.upper, err = findLayer(g.c.Mounts()); err != nil {
 		return err
 	}
-	if err := mkdirPrivate(g.dir); err != nil {
+	if err := errors.Join(mkdirPrivate(g.dir), g.noteState()); err != nil {
 		return err
 	}
 	if g.criuPath, err = g.findCRIU(ctx); err != nil {
