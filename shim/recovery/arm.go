@@ -47,6 +47,13 @@ func (g *guard) disarm() {
 	}
 }
 
+// disarmFrom ends the restore that stands ready if it is from cp.
+func (g *guard) disarmFrom(cp *checkpoint) {
+	if g.armed != nil && g.armed.seq == cp.seq {
+		g.disarm()
+	}
+}
+
 // takeArmed returns what stands ready for cp, or nil. The caller owns it.
 func (g *guard) takeArmed(cp *checkpoint) *armed {
 	a := g.armed

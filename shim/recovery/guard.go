@@ -165,6 +165,7 @@ func (g *guard) prepare(ctx context.Context) error {
 	if g.store, err = openStore(filepath.Join(g.dir, "checkpoints"), g.cfg.Durability == config.DurabilityDisk); err != nil {
 		return err
 	}
+	g.store.onMoved = g.disarmFrom
 	g.openMemory()
 	if g.cfg.JournalEncryption {
 		if g.key, err = newSecret(g.dir); err != nil {

@@ -185,8 +185,8 @@ func (s *store) retire(c *checkpoint) error {
 	return nil
 }
 
-// toDisk moves a checkpoint's images to disk; their memory is spare then. After an error they are where they
-// were.
+// toDisk moves a checkpoint's images to disk; their memory is spare then. After an
+// error they are where they were.
 func (s *store) toDisk(ctx context.Context, c *checkpoint) error {
 	from := c.inMemory.Load()
 	if from == nil {
@@ -207,6 +207,9 @@ func (s *store) toDisk(ctx context.Context, c *checkpoint) error {
 		return errors.Join(fmt.Errorf("move checkpoint %d to disk: %w", c.seq, err), os.RemoveAll(tmp))
 	}
 	c.inMemory.Store(nil)
+	if s.onMoved != nil {
+		s.onMoved(c) // memory that somebody has open is not to be written to
+	}
 	return s.memory.spare.keep(*from)
 }
 

@@ -9,18 +9,26 @@ import (
 	"github.com/crsc-io/crsc/criu"
 )
 
-// spareFor is how long the memory of a removed checkpoint waits for the next one.
-const spareFor = 10 * time.Second
+const (
+	// spareFor is how long the memory of a removed checkpoint waits for the next one at
+	// least; if checkpoints follow one another within spareMost, twice as long as
+	// between the last two.
+	spareFor  = 10 * time.Second
+	spareMost = 90 * time.Second
+)
 
 // spare is the memory of the images that were removed last, for those of the next
 // checkpoint. Memory that is given back has to be cleared when it is taken again,
 // and a virtual machine may have to get it from its host, which takes a hundred
 // times as long.
 type spare struct {
-	dir    string
-	mu     sync.Mutex // guards everything below, and dir
-	bytes  int64
-	forget *time.Timer
+	dir   string
+	mu    sync.Mutex // guards everything below, and dir
+	bytes int64
+	kept  time.Time // when something was kept last
+	// between is how far apart checkpoints are that keep something.
+	between time.Duration
+	forget  *time.Timer
 }
 
 // keep takes the directory images over, in place of what it had.
@@ -42,8 +50,21 @@ func (s *spare) keep(images string) error {
 	if err != nil || s.bytes == 0 {
 		return errors.Join(err, s.dropLocked())
 	}
-	s.forget = time.AfterFunc(spareFor, func() { _ = s.drop() }) // again by the next keep
+	s.forget = time.AfterFunc(s.patienceLocked(time.Now()), func() { _ = s.drop() }) // again by the next keep
 	return nil
+}
+
+// patienceLocked is how long to wait for the next checkpoint, now that memory is kept.
+func (s *spare) patienceLocked(now time.Time) time.Duration {
+	// One checkpoint may keep that of two.
+	if between := now.Sub(s.kept); between >= time.Second {
+		s.between = between
+	}
+	s.kept = now
+	if s.between > spareMost {
+		return spareFor
+	}
+	return max(spareFor, 2*s.between)
 }
 
 // size is how much there is, in bytes.

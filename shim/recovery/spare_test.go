@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -72,6 +73,40 @@ func TestSpareMemoryOfTheMoved(t *testing.T) {
 	}
 	require.Equal(t, inodes[1], inodes[3])
 	require.Equal(t, inodes[2], inodes[4])
+}
+
+// TestSpareMemoryOfTheArmed: who has the images open that are moved lets go of them
+// before their memory is written to again.
+func TestSpareMemoryOfTheArmed(t *testing.T) {
+	const size = 3 * mebi
+	s := aStore(t, 8*mebi)
+	open := filepath.Join(s.memory.dir, "open")
+	s.onMoved = func(*checkpoint) { require.NoError(t, os.Remove(open)) }
+	var inodes []uint64
+	for seq := uint64(1); seq <= 4; seq++ {
+		c := s.add(t, seq, size)
+		pages := filepath.Join(c.images(), "pages-1.img")
+		inodes = append(inodes, inode(t, pages))
+		_, err := s.prune(keepCheckpoints)
+		require.NoError(t, err)
+		require.NoError(t, s.makeRoom(t.Context(), size))
+		require.NoError(t, os.Link(pages, open)) // it is armed now
+	}
+	require.Equal(t, inodes[:2], inodes[2:])
+}
+
+// TestSparePatience: memory waits for the next checkpoint as long as that takes.
+func TestSparePatience(t *testing.T) {
+	var s spare
+	now := time.Now()
+	for _, step := range []struct{ after, want time.Duration }{
+		{0, spareFor}, {2 * time.Second, spareFor}, {20 * time.Second, 40 * time.Second},
+		{100 * time.Millisecond, 40 * time.Second}, // of the same checkpoint
+		{30 * time.Second, time.Minute}, {time.Hour, spareFor}, {20 * time.Second, 40 * time.Second},
+	} {
+		now = now.Add(step.after)
+		require.Equal(t, step.want, s.patienceLocked(now), "after %v", step.after)
+	}
 }
 
 // TestSpareMemoryIsGivenBack: when the next checkpoint has no room with it either.

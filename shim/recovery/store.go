@@ -82,6 +82,8 @@ type store struct {
 	// memory takes CRIU's images; nil: the disk does.
 	memory *memory
 	list   []*checkpoint
+	// onMoved is told of a checkpoint whose images are on disk now; nil: nobody is.
+	onMoved func(*checkpoint)
 }
 
 const staging = ".tmp-"
