@@ -125,7 +125,7 @@ func (p *Proxy) feedAhead() {
 	if !p.src.Serial() && !p.rep.plan.Arranged || now.Sub(p.rep.begun) < aheadAfter {
 		return
 	}
-	if p.turns.now != nil && now.Sub(p.rep.begun) < turnLimit && (p.opts.Idle == nil || !p.still(now, aheadQuiet)) {
+	if (p.turns.now != nil || !p.src.Serial()) && now.Sub(p.rep.begun) < turnLimit && (p.opts.Idle == nil || !p.still(now, aheadQuiet)) {
 		return // it may yet be taken
 	}
 	p.rep.begun = now
