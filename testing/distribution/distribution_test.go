@@ -41,7 +41,7 @@ func TestDebianPackage(t *testing.T) {
 	do(t, "dpkg", "--install", found[0])
 	assert.Empty(t, do(t, "dpkg", "--verify", "crsc"), "files that are not as in the package")
 	assert.Contains(t, do(t, "containerd-shim-crsc-v1", "-v"), "containerd-shim-crsc-v1")
-	assert.Empty(t, do(t, "crsc", "ps"), "no container yet")
+	assert.Equal(t, "no container has crsc.io/checkpoint-restore\n", do(t, "crsc", "ps"))
 	n, err := config.Load("/etc/crsc/config.toml")
 	require.NoError(t, err)
 	assert.Contains(t, do(t, n.CRIU, "--version"), "crsc")
