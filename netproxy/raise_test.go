@@ -13,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -165,23 +164,7 @@ func TestTransactions(t *testing.T) {
 					}
 				}
 			}
-			a := r.teller(app())
-			var served atomic.Int64
-			stop := r.charge(6, &served, &sync.RWMutex{})
-			const kills = 3
-			for range kills {
-				awaitServed(t, &served, 6)
-				var res ReplayResult
-				a, res = r.restartAgain(a, app)
-				require.Zero(t, res.Differing)
-				require.Zero(t, res.Reset)
-				t.Logf("%+v", res)
-			}
-			time.Sleep(100 * time.Millisecond)
-			stop()
-			require.Empty(t, b.doubled())
-			require.Equal(t, served.Load(), b.charged.Load())
-			t.Logf("%d charges over %d connections", b.charged.Load(), b.opened.Load())
+			r.chargeThroughKills(t, b, app, 6, 3, nil)
 		})
 	}
 }

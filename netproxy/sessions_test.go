@@ -220,6 +220,33 @@ func withSessions(to netip.AddrPort, pool sessionPool) func() func(*teller, *net
 	}
 }
 
+// chargeThroughKills has clients charge through an application that is killed again and
+// again, while it holds asks if there is one, and fails unless each charge comes once.
+func (r *rig) chargeThroughKills(t *testing.T, b *webBank, app func() func(*teller, *net.TCPConn), clients, kills int, asks *sync.RWMutex) {
+	t.Helper()
+	a := r.teller(app())
+	var served atomic.Int64
+	stop := r.charge(clients, &served, &sync.RWMutex{})
+	for range kills {
+		awaitServed(t, &served, clients)
+		if asks != nil {
+			asks.Lock()
+			a.stop()
+			asks.Unlock()
+		}
+		var res ReplayResult
+		a, res = r.restartAgain(a, app)
+		require.Zero(t, res.Differing)
+		require.Zero(t, res.Reset)
+		t.Logf("%+v", res)
+	}
+	time.Sleep(100 * time.Millisecond)
+	stop()
+	require.Empty(t, b.doubled())
+	require.Equal(t, served.Load(), b.charged.Load())
+	t.Logf("%d charges over %d connections", b.charged.Load(), b.opened.Load())
+}
+
 // TestSessionPools: an application that takes any session of a pool for a transaction
 // is recovered although it takes others in its second life, closes others, and asks at
 // other times whether the server is there. Another pool's, to the same server, are never
@@ -236,28 +263,7 @@ func TestSessionPools(t *testing.T) {
 				r := newEgressRig(t, kind)
 				b := r.sessionBank()
 				app := withSessions(netip.AddrPortFrom(nstest.Client4, bankPort), pool)
-				a := r.teller(app())
-				var served atomic.Int64
-				stop := r.charge(8, &served, &sync.RWMutex{})
-				const kills = 4
-				for range kills {
-					awaitServed(t, &served, 8)
-					if pool.asks != nil {
-						pool.asks.Lock()
-						a.stop()
-						pool.asks.Unlock()
-					}
-					var res ReplayResult
-					a, res = r.restartAgain(a, app)
-					require.Zero(t, res.Differing)
-					require.Zero(t, res.Reset)
-					t.Logf("%+v", res)
-				}
-				time.Sleep(100 * time.Millisecond)
-				stop()
-				require.Empty(t, b.doubled())
-				require.Equal(t, served.Load(), b.charged.Load())
-				t.Logf("%d charges over %d connections", b.charged.Load(), b.opened.Load())
+				r.chargeThroughKills(t, &b.webBank, app, 8, 4, pool.asks)
 			})
 		}
 	}
