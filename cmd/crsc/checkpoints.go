@@ -59,7 +59,7 @@ func (h *held) print(cmd *cobra.Command) {
 	t := newTable(cmd)
 	t.AppendHeader(table.Row{"checkpoint", "time", "cause or image", "frozen", "size", "own size", "pinned"})
 	for _, c := range h.Kept {
-		t.AppendRow(table.Row{c.Sequence, c.Time.Format(time.DateTime), c.Cause, milliseconds(c.FrozenMS)})
+		t.AppendRow(table.Row{c.Sequence, c.Time.Local().Format(time.DateTime), c.Cause, milliseconds(c.FrozenMS)})
 	}
 	for _, i := range h.Images {
 		pinned := ""

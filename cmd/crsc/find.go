@@ -26,13 +26,21 @@ func (t *target) addFlags(cmd *cobra.Command) {
 //
 // Errors: errNoContainer.
 func (t *target) find(id string) (*control.Client, error) {
+	p, err := t.place(id)
+	return &control.Client{Dir: p.Dir}, err
+}
+
+// place returns where that container's files are, also after its shim has gone.
+//
+// Errors: errNoContainer.
+func (t *target) place(id string) (status.Place, error) {
 	root, err := stateDir(t.dir)
 	if err != nil {
-		return nil, err
+		return status.Place{}, err
 	}
 	list, err := status.Places(root)
 	if err != nil {
-		return nil, err
+		return status.Place{}, err
 	}
 	var exact, begins []status.Place
 	for _, p := range list {
@@ -50,13 +58,13 @@ func (t *target) find(id string) (*control.Client, error) {
 	}
 	switch len(exact) {
 	case 0:
-		return nil, fmt.Errorf("%w with crsc.io/checkpoint-restore below %s: %q; crsc ps lists them", errNoContainer, root, id)
+		return status.Place{}, fmt.Errorf("%w with crsc.io/checkpoint-restore below %s: %q; crsc ps lists them", errNoContainer, root, id)
 	case 1:
-		return &control.Client{Dir: exact[0].Dir}, nil
+		return exact[0], nil
 	}
 	var names []string
 	for _, p := range exact {
 		names = append(names, p.Namespace+"/"+p.ID)
 	}
-	return nil, fmt.Errorf("%q may be %s: say more of it, or the --namespace", id, strings.Join(names, " or "))
+	return status.Place{}, fmt.Errorf("%q may be %s: say more of it, or the --namespace", id, strings.Join(names, " or "))
 }

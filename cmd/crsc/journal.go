@@ -5,11 +5,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/crsc-io/crsc/journal"
 )
+
+const journalNames = `
+CONTAINER is the ID of a container, or the beginning of it; DIR a directory,
+as a name with a slash or one that exists.
+`
 
 const journalExitCodes = `
 Exit codes: 0 clean, 1 torn tail (the last write was interrupted; the next
@@ -17,7 +23,7 @@ start of the container repairs it), 2 corrupt (committed data is damaged or
 missing), 3 unsupported version, 4 anything else, 5 encrypted with
 a key that was not given.`
 
-// newJournal returns the commands that look at a journal's directory. None of
+// newJournal returns the commands that look at a journal. None of
 // them changes it, so they may run beside the shim that writes it.
 func newJournal() *cobra.Command {
 	cmd := &cobra.Command{
@@ -30,26 +36,49 @@ func newJournal() *cobra.Command {
 	return cmd
 }
 
-// keyOption is the key of an encrypted journal.
-type keyOption struct {
-	path string
+// journalOptions say which journal, and with which key it is read.
+type journalOptions struct {
+	target
+	key string
 }
 
-func (o *keyOption) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.path, "key", "", "`FILE` with the key of an encrypted journal; by default "+siblingKey+" beside DIR, where it is as long as the container lives")
+func (o *journalOptions) register(cmd *cobra.Command) {
+	o.addFlags(cmd)
+	cmd.Flags().StringVar(&o.key, "key", "", "`FILE` with the key of an encrypted journal; by default "+siblingKey+" beside DIR, where it is as long as the container lives")
 }
 
 // siblingKey is where the shim keeps the key, seen from the journal's directory.
 const siblingKey = "../secret/journal.key"
 
-// load returns nil if there is no key.
-func (o *keyOption) load(dir string) (*journal.Key, error) {
-	path := o.path
+// open returns the directory that the operator named, itself or by its container,
+// and its key, which is nil if there is none.
+func (o *journalOptions) open(arg string) (dir string, key *journal.Key, err error) {
+	if dir, err = o.directory(arg); err != nil {
+		return "", nil, err
+	}
+	key, err = o.loadKey(dir)
+	return dir, key, err
+}
+
+// directory takes what has a slash, or is there, for a directory, and anything else
+// for a container. It returns the directory itself where the operator named a link to
+// it; the journal's file system refuses links.
+func (o *journalOptions) directory(arg string) (string, error) {
+	dir, err := filepath.EvalSymlinks(arg)
+	if !errors.Is(err, os.ErrNotExist) || strings.ContainsRune(arg, filepath.Separator) {
+		return dir, err
+	}
+	p, err := o.place(arg)
+	return filepath.Join(p.Dir, "journal"), err
+}
+
+func (o *journalOptions) loadKey(dir string) (*journal.Key, error) {
+	path := o.key
 	if path == "" {
 		path = filepath.Join(dir, siblingKey)
 	}
 	text, err := os.ReadFile(path)
-	if o.path == "" && errors.Is(err, os.ErrNotExist) {
+	if o.key == "" && errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
@@ -60,14 +89,4 @@ func (o *keyOption) load(dir string) (*journal.Key, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return key, nil
-}
-
-// journalDir returns the directory itself where the operator named a link to
-// it; the journal's file system refuses links.
-func journalDir(arg string) (string, error) {
-	dir, err := filepath.EvalSymlinks(arg)
-	if errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("%w; that of a container is NAMESPACE/ID/journal in the node's state directory", err)
-	}
-	return dir, err
 }

@@ -16,27 +16,27 @@ type dumpOptions struct {
 	from    uint64
 	conn    uint32
 	oneConn bool
-	key     keyOption
+	source  journalOptions
 }
 
 func newJournalDump() *cobra.Command {
 	var o dumpOptions
 	cmd := &cobra.Command{
-		Use:   "dump DIR",
+		Use:   "dump CONTAINER|DIR",
 		Short: "Print the records of a journal",
 		Long: "Print the records of a journal in order, one a line, up to the end or to the\n" +
-			"first damage, without changing anything.\n" + journalExitCodes,
+			"first damage, without changing anything.\n" + journalNames + journalExitCodes,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.oneConn = cmd.Flags().Changed("conn")
-			dir, err := journalDir(args[0])
+			dir, key, err := o.source.open(args[0])
 			if err != nil {
 				return err
 			}
-			return dumpJournal(cmd.OutOrStdout(), dir, o)
+			return dumpJournal(cmd.OutOrStdout(), dir, key, o)
 		},
 	}
-	o.key.register(cmd)
+	o.source.register(cmd)
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON objects, one a line")
 	cmd.Flags().BoolVar(&o.payload, "payload", false, "print payloads: the beginning, quoted; in JSON all of it, in base64")
 	cmd.Flags().Uint64Var(&o.from, "from", 0, "start with the first record at or after `POSITION`")
@@ -46,11 +46,7 @@ func newJournalDump() *cobra.Command {
 
 // dumpJournal prints what can be read before it returns the error that ended
 // the reading.
-func dumpJournal(out io.Writer, dir string, o dumpOptions) error {
-	key, err := o.key.load(dir)
-	if err != nil {
-		return err
-	}
+func dumpJournal(out io.Writer, dir string, key *journal.Key, o dumpOptions) error {
 	r, err := journal.OpenReader(nil, dir, journal.Position(o.from), key)
 	if err != nil {
 		return err

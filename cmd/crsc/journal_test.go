@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crsc-io/crsc/journal"
+	"github.com/crsc-io/crsc/status"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -222,6 +223,29 @@ func TestDumpThroughALink(t *testing.T) {
 	require.NoError(t, os.Symlink(dir, link))
 	code, out := crsc(dir, "journal", "verify", link)
 	require.Equal(t, exitOK, code, out)
+}
+
+// TestJournalOfAContainer: the operator names the container, as for other commands.
+func TestJournalOfAContainer(t *testing.T) {
+	root := stateWith(t, &status.Status{Namespace: "default", ID: "web-1"}, &status.Status{Namespace: "k8s.io", ID: "web-1"},
+		&status.Status{Namespace: "k8s.io", ID: "bare"})
+	require.NoError(t, os.Rename(sample(t), filepath.Join(root, "k8s.io", "web-1", "journal")))
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"verify", "web-1", "--namespace", "k8s.io"}, exitOK, "12 good records"},
+		{[]string{"dump", "we", "--namespace", "k8s.io"}, exitOK, "192.0.2.7:50000"},
+		{[]string{"dump", "web-1"}, exitFailure, "default/web-1 or k8s.io/web-1"},
+		{[]string{"verify", "db"}, exitFailure, "crsc ps lists them"},
+		{[]string{"verify", "./db"}, exitFailure, "no such file or directory"},
+		{[]string{"verify", "bare"}, exitFailure, "k8s.io/bare/journal: no such file or directory"},
+	} {
+		code, out := crsc("", append(append([]string{"journal"}, c.args...), "--state-dir", root)...)
+		require.Equal(t, c.code, code, out)
+		require.Contains(t, out, c.says, c.args)
+	}
 }
 
 func TestUsageErrors(t *testing.T) {

@@ -9,19 +9,15 @@ import (
 )
 
 func newJournalVerify() *cobra.Command {
-	var o keyOption
+	var o journalOptions
 	cmd := &cobra.Command{
-		Use:   "verify DIR",
+		Use:   "verify CONTAINER|DIR",
 		Short: "Check every record of a journal",
 		Long: "Check every record of a journal, without changing anything. Of an encrypted\n" +
-			"journal without its key, only the checksums.\n" + journalExitCodes,
+			"journal without its key, only the checksums.\n" + journalNames + journalExitCodes,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := journalDir(args[0])
-			if err != nil {
-				return err
-			}
-			key, err := o.load(dir)
+			dir, key, err := o.open(args[0])
 			if err != nil {
 				return err
 			}
