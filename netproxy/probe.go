@@ -31,10 +31,14 @@ func (u *upstream) setProbesAside() {
 
 // probes reports whether the request is a question of whether the server is there.
 func (x *exchange) probes() bool {
-	return x.before == x.after && !x.inside && len(x.Outputs) > 0 && !x.Repeated &&
-		slices.ContainsFunc(x.conn.session.Probes(), func(text []byte) bool {
-			return uint64(len(text)) == x.Length() && x.madeBy(text, len(text))
-		})
+	return x.before == x.after && !x.inside && len(x.Outputs) > 0 && !x.Repeated && x.isOneOf(x.conn.session.Probes())
+}
+
+// isOneOf reports whether the request is one of the texts.
+func (x *exchange) isOneOf(texts [][]byte) bool {
+	return slices.ContainsFunc(texts, func(text []byte) bool {
+		return uint64(len(text)) == x.Length() && x.madeBy(text, len(text))
+	})
 }
 
 // answerProbe answers, in the server's place, the question of whether it is there.

@@ -100,12 +100,17 @@ func (c *conn) classify(pc *replay.Conn) bool {
 		}
 		x.within, x.inside = c.session.Inside(from) != 0, c.session.Inside(end) != 0
 		x.begins = !x.within && c.session.Begun(end) || x.last && c.session.Begins()
-		x.prepares = x.before != x.after && x.InTo > x.InFrom && c.session.Inside(from) == c.session.Inside(end)
+		x.prepares = x.InTo > x.InFrom && c.session.Inside(from) == c.session.Inside(end) && (x.before != x.after || x.greets())
 	}
 	if c.session != nil && c.session.Uncommitted() {
 		c.markUndone()
 	}
 	return true
+}
+
+// greets reports whether the request only tells the server of its client.
+func (x *exchange) greets() bool {
+	return x.conn.session != nil && len(x.Outputs) > 0 && x.isOneOf(x.conn.session.Greetings())
 }
 
 // markUndone finds what was done in a transaction that was never committed. It need not come

@@ -42,6 +42,8 @@ func (r *rig) sessionBank() *sessionBank {
 			switch cmd[0] {
 			case "PING":
 				fmt.Fprint(c, "+PONG\r\n")
+			case "CLIENT":
+				fmt.Fprint(c, "-ERR unknown subcommand\r\n")
 			case "SELECT":
 				db = cmd[1]
 				fmt.Fprint(c, "+OK\r\n")
@@ -106,6 +108,8 @@ type sessionPool struct {
 	// asks: whether the server is there, now and then before a session is used, unless
 	// this is held: a session whose server has not answered that can't be used again.
 	asks *sync.RWMutex
+	// greets: which sessions tell the server of their client is another matter in each life.
+	greets bool
 }
 
 type askingConn struct {
@@ -163,6 +167,11 @@ func (s *sessions) open() (*askingConn, error) {
 	c := &askingConn{b, bufio.NewReader(b)}
 	if said, err := c.ask("SELECT", s.db); err != nil || said != "+OK" {
 		return nil, errors.Join(err, fmt.Errorf("SELECT: %q", said))
+	}
+	if s.greets && s.rng.IntN(2) == 0 {
+		if said, err := c.ask("CLIENT", "MAINT_NOTIFICATIONS", "ON"); err != nil || !strings.HasPrefix(said, "-ERR ") {
+			return nil, errors.Join(err, fmt.Errorf("CLIENT: %q", said))
+		}
 	}
 	return c, nil
 }
@@ -258,6 +267,7 @@ func TestSessionPools(t *testing.T) {
 			"for all":             {most: 8},
 			"one is closed":       {most: 3, brief: true},
 			"the server is asked": {most: 3, asks: &sync.RWMutex{}},
+			"some greet":          {most: 8, greets: true},
 		} {
 			t.Run(name+" "+what, func(t *testing.T) {
 				r := newEgressRig(t, kind)

@@ -29,14 +29,39 @@ func (t *Tracker) Probe(data []byte) []byte {
 // Probes are the questions for which Probe has an answer that were asked in the session.
 func (t *Tracker) Probes() [][]byte { return t.probes }
 
-// noteProbe takes what is written while nothing is left to be answered.
-func (t *Tracker) noteProbe(data []byte) {
-	if len(t.probes) == probesKept || t.Probe(data) == nil {
-		return
+// Greetings are what a client tells a server of itself, on which no later answer depends.
+func (t *Tracker) Greetings() [][]byte { return t.greetings }
+
+// noteAside takes what is written while nothing is left to be answered.
+func (t *Tracker) noteAside(data []byte) {
+	switch {
+	case len(data) > probeSize:
+	case t.protocol.probe(data) != nil:
+		remember(&t.probes, data)
+	case t.protocol.greeting(data):
+		remember(&t.greetings, data)
 	}
-	if !slices.ContainsFunc(t.probes, func(known []byte) bool { return bytes.Equal(known, data) }) {
-		t.probes = append(t.probes, bytes.Clone(data))
+}
+
+func remember(list *[][]byte, data []byte) {
+	if len(*list) < probesKept && !slices.ContainsFunc(*list, func(known []byte) bool { return bytes.Equal(known, data) }) {
+		*list = append(*list, bytes.Clone(data))
 	}
+}
+
+func (*postgres) greeting([]byte) bool { return false }
+
+func (*redis) greeting(data []byte) bool {
+	var c redisCommand
+	for ; len(data) > 0; data = data[c.size:] {
+		if c.parse(data) != 0 {
+			return false
+		}
+		if part, ok := c.part(); !ok || part != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // probe knows the command without arguments.

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,4 +45,32 @@ func TestProbes(t *testing.T) {
 	p, _ = play(t, 1, 100, many...)
 	require.Len(t, p.Probes(), probesKept)
 	require.LessOrEqual(t, p.Size(), 64<<10)
+}
+
+// TestGreetings: what says who asks is remembered if it is said while nothing else is.
+func TestGreetings(t *testing.T) {
+	name, version := command("CLIENT", "setinfo", "LIB-NAME", "x"), command("CLIENT", "SETINFO", "LIB-VER", "1")
+	both := talk{name + version, "+OK\r\n-ERR x\r\n"}
+	notify := talk{command("CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "none"), "-ERR x\r\n"}
+	r, was := play(t, 1, 1<<20, hello, redisTalk("CLIENT", "SETNAME", "a"), both, notify, redisTalk("INCR", "a"), both)
+	_, plain := play(t, 2, 1<<20, hello, redisTalk("CLIENT", "SETNAME", "a"))
+	require.Equal(t, plain, was)
+	require.Equal(t, [][]byte{[]byte(both.wrote), []byte(notify.wrote)}, r.Greetings())
+	for what, list := range map[string][]talk{
+		"with work":      {hello, {name + command("INCR", "a"), "+OK\r\n:1\r\n"}},
+		"behind work":    {hello, {command("INCR", "a"), ""}, {name, ":1\r\n+OK\r\n"}},
+		"in pieces":      {hello, {name[:9], ""}, {name[9:], "+OK\r\n"}},
+		"sets the state": {hello, redisTalk("CLIENT", "SETNAME", "a")},
+		"too long":       {hello, redisTalk("CLIENT", "SETINFO", "LIB-NAME", strings.Repeat("x", probeSize))},
+	} {
+		r, _ := play(t, 1, 1<<20, list...)
+		require.Empty(t, r.Greetings(), what)
+		require.False(t, r.Lost(), what)
+	}
+	many := []talk{hello}
+	for i := range 2 * probesKept {
+		many = append(many, redisTalk("CLIENT", "SETINFO", "LIB-NAME", string(rune('a'+i))))
+	}
+	r, _ = play(t, 1, 1<<20, many...)
+	require.Len(t, r.Greetings(), probesKept)
 }

@@ -127,7 +127,7 @@ func (r *redis) command(c *redisCommand, text []byte) bool {
 	if !ok || r.multi {
 		return false
 	}
-	return r.state.set(part, text)
+	return part == "" || r.state.set(part, text)
 }
 
 // neutralRedis reports whether a command leaves its session as it was. Those that do
@@ -185,8 +185,8 @@ func (c *redisCommand) parse(data []byte) (need int) {
 
 func (c *redisCommand) name() string { return strings.ToUpper(string(c.args[0])) }
 
-// part names the piece of its session's state that the command sets; not ok: it is not
-// known what it does.
+// part names the piece of its session's state that the command sets, "" if it sets none
+// that an answer depends on; not ok: it is not known what it does.
 func (c *redisCommand) part() (name string, ok bool) {
 	name = c.name()
 	switch name {
@@ -196,10 +196,12 @@ func (c *redisCommand) part() (name string, ok bool) {
 		return "READONLY", true
 	case "CLIENT":
 		switch sub := strings.ToUpper(string(c.args[1])); sub {
-		case "SETNAME", "NO-EVICT", "NO-TOUCH", "MAINT_NOTIFICATIONS":
+		case "SETNAME", "NO-EVICT", "NO-TOUCH":
 			return name + " " + sub, true
-		case "SETINFO":
-			return name + " " + sub + " " + strings.ToUpper(string(c.args[2])), true
+		case "SETINFO", "MAINT_NOTIFICATIONS":
+			// Libraries say the latter on as many sessions as they open before they have
+			// been refused once. A server that grants it pushes, which no session survives.
+			return "", true
 		}
 	}
 	return "", false

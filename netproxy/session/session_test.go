@@ -75,6 +75,8 @@ func TestRedis(t *testing.T) {
 		"in the same transaction":    {[]talk{hello, redisTalk("MULTI"), {command("INCR", "a"), "+QUEUED\r\n"}}, []talk{hello, redisTalk("GET", "x"), redisTalk("MULTI"), {command("INCR", "a"), "+QUEUED\r\n"}}, true},
 		"in another transaction":     {[]talk{hello, redisTalk("MULTI"), {command("INCR", "a"), "+QUEUED\r\n"}}, []talk{hello, redisTalk("MULTI"), {command("INCR", "b"), "+QUEUED\r\n"}}, false},
 		"after one":                  {[]talk{hello, redisTalk("MULTI"), redisTalk("INCR", "a"), {command("EXEC"), "*1\r\n:1\r\n"}}, []talk{hello}, true},
+		"who asks is no state":       {[]talk{hello, {command("CLIENT", "MAINT_NOTIFICATIONS", "ON"), "-ERR x\r\n"}, redisTalk("CLIENT", "SETINFO", "LIB-NAME", "x")}, []talk{hello}, true},
+		"but in a transaction":       {[]talk{hello, redisTalk("MULTI"), redisTalk("CLIENT", "SETINFO", "LIB-NAME", "x"), {command("EXEC"), "*1\r\n+OK\r\n"}}, []talk{hello}, false},
 		"it watches":                 {[]talk{hello, redisTalk("WATCH", "a")}, []talk{hello}, false},
 		"subscribers are unlike all": {[]talk{hello, redisTalk("SUBSCRIBE", "a")}, []talk{hello, redisTalk("SUBSCRIBE", "a")}, false},
 		"it watches still":           {[]talk{hello, redisTalk("WATCH", "a"), {command("EXEC"), "-ERR EXEC without MULTI\r\n"}}, []talk{hello}, false},

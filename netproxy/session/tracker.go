@@ -52,11 +52,12 @@ type protocol interface {
 	opening(data []byte) (c Class, ok bool) // see Tracker.Opening
 	// sure: class is that of what is written next also before all is answered.
 	sure() bool
-	size() int                // about what it takes of memory, in bytes
-	blank() protocol          // one that has seen nothing
-	probe(data []byte) []byte // see Tracker.Probe
-	over() bool               // that was said
-	farewell() []byte         // what ends the session without an answer; nil: nothing does
+	size() int                 // about what it takes of memory, in bytes
+	blank() protocol           // one that has seen nothing
+	probe(data []byte) []byte  // see Tracker.Probe
+	greeting(data []byte) bool // see Tracker.Greetings
+	over() bool                // that was said
+	farewell() []byte          // what ends the session without an answer; nil: nothing does
 }
 
 // marksKept bounds the changes of class that a tracker remembers.
@@ -71,6 +72,8 @@ type Tracker struct {
 	heard    bool   // since the application wrote last
 	marks    []mark // by offset
 	probes   [][]byte
+	// greetings: see Greetings
+	greetings [][]byte
 }
 
 // mark is a change of class: what is written from the offset on meets this one.
@@ -113,7 +116,7 @@ func (t *Tracker) Wrote(offset uint64, data []byte) {
 	case t.lost:
 		return
 	case t.Resting():
-		t.noteProbe(data)
+		t.noteAside(data)
 	case t.heard && !bytes.Equal(data, t.Farewell()):
 		t.markUnanswered()
 	}
@@ -140,7 +143,7 @@ func (t *Tracker) Heard(data []byte) {
 
 // Lose makes the session unlike every other, and frees what is known of it.
 func (t *Tracker) Lose() {
-	t.lost, t.marks, t.probes, t.protocol = true, nil, nil, t.protocol.blank()
+	t.lost, t.marks, t.probes, t.greetings, t.protocol = true, nil, nil, nil, t.protocol.blank()
 	var b [12]byte
 	binary.LittleEndian.PutUint32(b[:], t.id)
 	t.note(mark{class: Class{state: xxhash.Sum64(append(b[:], "lost"...))}})
@@ -251,7 +254,7 @@ func (t *Tracker) Resting() bool {
 
 // Size is about how much memory is in use, in bytes.
 func (t *Tracker) Size() int {
-	return trackerSize + cap(t.marks)*markSize + len(t.probes)*probeSize + t.protocol.size()
+	return trackerSize + cap(t.marks)*markSize + (len(t.probes)+len(t.greetings))*probeSize + t.protocol.size()
 }
 
 // Lost reports that something was said which is not understood.
