@@ -41,6 +41,12 @@ func (p *path) add(m made) {
 	if m.class == p.before(len(p.made)) {
 		return
 	}
+	for k := range p.made {
+		if p.before(k) == m.class { // as if nothing had been said since
+			p.made = p.made[:k]
+			return
+		}
+	}
 	p.made = append(p.made, m)
 	for k := range p.made {
 		at := p.before(k)

@@ -209,4 +209,6 @@ func TestPath(t *testing.T) {
 	require.Empty(t, steps(open))
 	p.add(made{class: classes[4]})
 	require.Empty(t, steps(classes[4], none), "nor in this transaction")
+	p.add(made{class: rest})
+	require.Equal(t, []string{"\x00", "P"}, steps(rest, none), "it is as before")
 }

@@ -100,7 +100,8 @@ func (c *conn) classify(pc *replay.Conn) bool {
 		}
 		x.within, x.inside = c.session.Inside(from) != 0, c.session.Inside(end) != 0
 		x.begins = !x.within && c.session.Begun(end) || x.last && c.session.Begins()
-		x.prepares = x.InTo > x.InFrom && c.session.Inside(from) == c.session.Inside(end) && (x.before != x.after || x.greets())
+		x.prepares = x.InTo > x.InFrom && c.session.Inside(from) == c.session.Inside(end) &&
+			(x.before != x.after && !c.session.Worked(end) || x.greets())
 	}
 	if c.session != nil && c.session.Uncommitted() {
 		c.markUndone()

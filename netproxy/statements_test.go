@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -34,8 +36,9 @@ func readPGMessage(from *bufio.Reader) (kind byte, body string, err error) {
 
 // statements is a server that has a little of PostgreSQL: it tells which statement it
 // was asked to execute. A query that is slow is told of, and has its answer when there is
-// something to be had from goOn.
-func (r *rig) statements(slow chan<- struct{}, goOn <-chan struct{}) {
+// something to be had from goOn. It returns how many statements it has executed.
+func (r *rig) statements(slow chan<- struct{}, goOn <-chan struct{}) *atomic.Int32 {
+	executed := new(atomic.Int32)
 	r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
 		defer c.Close()
 		from := bufio.NewReader(c)
@@ -61,6 +64,7 @@ func (r *rig) statements(slow chan<- struct{}, goOn <-chan struct{}) {
 			case 'B':
 				bound = prepared[fields[1]]
 			case 'E':
+				executed.Add(1)
 				fmt.Fprint(c, pgMessage('C', bound+"\x00"))
 			case 'Q', 'S':
 				if body == "SELECT slow\x00" {
@@ -71,6 +75,7 @@ func (r *rig) statements(slow chan<- struct{}, goOn <-chan struct{}) {
 			}
 		}
 	})
+	return executed
 }
 
 // askPassword is what the server says for a password as it is.
@@ -209,6 +214,76 @@ func TestStatementsBehindARepeat(t *testing.T) {
 			a.stop()
 		})
 	}
+}
+
+// TestExecutedWithItsStatement: what drivers execute together with the preparation of its
+// statement, or with a statement that has no name, changes its session and the data. The
+// application does it once more in a replay, on another session: the server is asked for
+// that once more, and no more than that.
+func TestExecutedWithItsStatement(t *testing.T) {
+	execute := pgMessage('E', "\x00\x00\x00\x00\x00") + pgMessage('S', "")
+	for what, insert := range map[string][]string{
+		"at once": {pgMessage('P', "2\x00INSERT\x00\x00\x00") + pgMessage('B', "\x002\x00\x00\x00\x00\x00\x00\x00") + execute},
+		"without a name": {
+			pgMessage('P', "\x00INSERT\x00\x00\x00") + pgMessage('S', ""),
+			pgMessage('B', "\x00\x00\x00\x00\x00\x00\x00\x00") + execute,
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newEgressRig(t, order.Auto)
+			executed := r.statements(nil, nil)
+			idle := func(_ *teller, c *net.TCPConn) { c.Close() }
+			open := func(a *teller) (pool [2]*pgSession) {
+				for i := range pool {
+					var err error
+					pool[i], err = openPG(a, "SELECT 1")
+					require.NoError(t, err)
+				}
+				return pool
+			}
+			do := func(s *pgSession) error {
+				for _, text := range insert {
+					if said, err := s.ask(text); err != nil || text == insert[len(insert)-1] && said != "INSERT" {
+						return fmt.Errorf("%q: %w", said, err)
+					}
+				}
+				return nil
+			}
+			a := r.teller(idle)
+			require.NoError(t, do(open(a)[0]))
+			require.EqualValues(t, 1, executed.Load())
+			r.again(a.stop)
+			a = r.teller(idle)
+			again := make(chan error, 1)
+			go func() {
+				for _, s := range open(a) {
+					if err := do(s); err != nil {
+						again <- err
+						return
+					}
+				}
+				again <- nil
+			}()
+			r.awaitOpening()
+			_, err := r.proxy.Replay(context.Background(), false)
+			require.NoError(t, err)
+			require.NoError(t, <-again)
+			require.EqualValues(t, 2, executed.Load())
+			a.stop()
+		})
+	}
+}
+
+// awaitOpening waits until the application begins to open a connection to a server.
+func (r *rig) awaitOpening() {
+	require.Eventually(r.t, func() bool {
+		n := 0
+		err := r.proxy.do(context.Background(), "look", func() error {
+			n = len(r.proxy.egress.syns)
+			return nil
+		})
+		return err == nil && n > 0
+	}, time.Minute, time.Millisecond)
 }
 
 // play does what a client asks of the application: last is the session on which it makes

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -62,6 +63,42 @@ func TestBegins(t *testing.T) {
 			require.False(t, tr.Lost())
 			require.False(t, tr.Resting())
 			require.Equal(t, test.want, tr.Begins())
+		})
+	}
+}
+
+// TestWorked: what changes its session and does something else, too, is told from what only
+// prepares it.
+func TestWorked(t *testing.T) {
+	atOnce := func(name, sql string) talk {
+		return talk{strings.TrimSuffix(prepare(name, sql).wrote, message('S', "")) + bound(name).wrote, message('Z', "I")}
+	}
+	insert := "INSERT INTO t VALUES ($1)"
+	for what, test := range map[string]struct {
+		list []talk
+		want bool
+	}{
+		"a session begins":               {[]talk{startup}, false},
+		"with a password":                {[]talk{{startup.wrote, message('R', "\x00\x00\x00\x03")}, {message('p', "secret\x00"), startup.heard}}, false},
+		"a statement is prepared":        {[]talk{startup, plainly, prepare("a", insert)}, false},
+		"closed":                         {[]talk{startup, prepare("a", insert), {message('C', "Sa\x00") + message('S', ""), message('Z', "I")}}, false},
+		"without a name":                 {[]talk{startup, prepare("", insert)}, false},
+		"and executed":                   {[]talk{startup, prepare("", insert), bound("")}, true},
+		"prepared and executed at once":  {[]talk{startup, prepare("b", "SELECT 1"), atOnce("a", insert)}, true},
+		"something is set":               {[]talk{startup, plainly, query("SET a = 1")}, false},
+		"the same in parts":              {[]talk{startup, atOnce("", "SET a = 1")}, false},
+		"and something done":             {[]talk{startup, prepare("b", insert), {strings.TrimSuffix(atOnce("", "SET a = 1").wrote, message('S', "")) + bound("b").wrote, message('Z', "I")}}, true},
+		"Redis sets something":           {[]talk{hello, redisTalk("INCR", "a"), redisTalk("SELECT", "1")}, false},
+		"Redis, and something else":      {[]talk{hello, {command("SELECT", "1") + command("INCR", "a"), "+OK\r\n:1\r\n"}}, true},
+		"Redis, the other way round":     {[]talk{hello, {command("INCR", "a") + command("SELECT", "1"), ":1\r\n+OK\r\n"}}, true},
+		"Redis, in more than one packet": {[]talk{hello, {command("INCR", "a"), ""}, {command("SELECT", "1"), ":1\r\n+OK\r\n"}}, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			for _, size := range []int{1, 1 << 20} {
+				tr, _ := play(t, 1, size, test.list...)
+				require.False(t, tr.Lost())
+				require.Equal(t, test.want, tr.Worked(tr.end), "pieces of %d", size)
+			}
 		})
 	}
 }

@@ -31,6 +31,10 @@ type postgres struct {
 	// unnamed: the statement without a name was prepared since the last Sync. altered:
 	// what is asked and not answered alters the session.
 	unnamed, altered bool
+	// works: what was asked since the session rested does more than to prepare it, or did.
+	// rests: all was answered, and nothing was asked since. parsed and bound: the statement
+	// and the portal without a name only set something.
+	works, rests, parsed, bound bool
 }
 
 const (
@@ -74,6 +78,8 @@ func (s *postgres) inside() uint64 {
 }
 
 func (s *postgres) begun() bool { return s.fresh || s.sets || !s.ready }
+
+func (s *postgres) worked() bool { return s.works }
 
 func (s *postgres) uncommitted() bool { return s.open && !s.finishes }
 
@@ -131,11 +137,13 @@ func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
 		s.sets = !s.acts && s.owed == 0
 		s.turn, s.acts = 0, false
 	}
+	s.works, s.rests = s.works && !s.rests, false
 	switch kind {
 	case 0:
 		return s.startup(body)
 	case 'Q':
 		s.owed++
+		s.works = s.works || effectOf(cString(body)) != sets
 		s.unnamed = false
 		s.finishes = s.finishes || !works(cString(body))
 		s.statements.drop("")
@@ -154,6 +162,7 @@ func (s *postgres) asked(kind byte, body []byte, whole bool) bool {
 			s.statements.drop(name)
 		}
 	case 'E':
+		s.works = s.works || !s.bound || cString(body) != ""
 		s.finishes = s.finishes || s.various
 		s.statements.drop("") // see parse
 	case 'X':
@@ -196,6 +205,7 @@ func (s *postgres) parse(body []byte, alone bool) bool {
 	}
 	rest := body[min(len(body), len(name)+1):]
 	s.various = s.various || !works(cString(rest))
+	s.parsed = name == "" && effectOf(cString(rest)) == sets
 	return s.text(cString(rest), alone && name == "") && s.statements.set(name, rest)
 }
 
@@ -203,7 +213,11 @@ func (s *postgres) parse(body []byte, alone bool) bool {
 // it was executed, is the session's own.
 func (s *postgres) bind(body []byte) bool {
 	portal := cString(body)
-	if cString(body[min(len(body), len(portal)+1):]) != "" {
+	named := cString(body[min(len(body), len(portal)+1):]) != ""
+	if portal == "" {
+		s.bound = s.parsed && !named
+	}
+	if named {
 		return true
 	}
 	return s.unnamed || s.statements.has("")
@@ -241,7 +255,7 @@ func (s *postgres) answered(kind byte, body []byte, _ bool) bool {
 	if s.owed--; s.owed > 0 {
 		return true
 	}
-	s.altered, s.ready, s.sets, s.finishes = false, true, false, false
+	s.altered, s.ready, s.sets, s.finishes, s.rests = false, true, false, false, true
 	s.turn, s.acts = 0, false // as after what begins a session
 	switch s.open = body[0] != 'I'; {
 	case !s.open:

@@ -32,6 +32,8 @@ func (r *redis) inside() uint64 { return r.tx }
 
 func (r *redis) begun() bool { return r.fresh || r.sets }
 
+func (r *redis) worked() bool { return !r.sets }
+
 func (r *redis) uncommitted() bool { return r.multi }
 
 func (*redis) bare([]byte) bool { return true }

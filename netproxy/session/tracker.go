@@ -44,6 +44,8 @@ type protocol interface {
 	// begun: what was asked since the session rested does no more than to begin a
 	// transaction, or to prepare the session.
 	begun() bool
+	// worked: what was asked when the session rested last did more than to prepare it.
+	worked() bool
 	// uncommitted: a transaction is open that the server was not asked to end.
 	uncommitted() bool
 	bare(data []byte) bool
@@ -82,6 +84,7 @@ type mark struct {
 	class  Class
 	inside uint64
 	begun  bool
+	worked bool
 	// unknown: the server had not answered all by then.
 	unknown bool
 }
@@ -161,8 +164,12 @@ func (t *Tracker) Continue(o *Tracker) {
 
 func (t *Tracker) mark() {
 	if c, resting := t.protocol.class(); resting {
-		t.note(mark{class: c, inside: t.protocol.inside(), begun: t.protocol.begun()})
+		t.note(t.markOf(c))
 	}
+}
+
+func (t *Tracker) markOf(c Class) mark {
+	return mark{class: c, inside: t.protocol.inside(), begun: t.protocol.begun(), worked: t.protocol.worked()}
 }
 
 // markUnanswered notes that the application goes on though not all that it asked has
@@ -173,7 +180,7 @@ func (t *Tracker) markUnanswered() {
 		return
 	}
 	c, _ := t.protocol.class()
-	t.note(mark{class: c, inside: t.protocol.inside(), begun: t.protocol.begun()})
+	t.note(t.markOf(c))
 }
 
 // note enters a mark at the end of what was written.
@@ -181,7 +188,7 @@ func (t *Tracker) note(m mark) {
 	m.offset = t.end
 	n := len(t.marks)
 	switch {
-	case n > 0 && t.marks[n-1].class == m.class && t.marks[n-1].unknown == m.unknown:
+	case n > 0 && t.marks[n-1].class == m.class && t.marks[n-1].unknown == m.unknown && t.marks[n-1].worked == m.worked:
 		return
 	case n > 0 && t.marks[n-1].offset == t.end:
 		t.marks[n-1] = m
@@ -217,6 +224,13 @@ func (t *Tracker) Inside(offset uint64) uint64 {
 func (t *Tracker) Begun(offset uint64) bool {
 	m := t.markAt(offset)
 	return m != nil && m.inside != 0 && m.begun
+}
+
+// Worked reports whether what changed the class there did more than that: it must not be
+// asked again, nor answered for another.
+func (t *Tracker) Worked(offset uint64) bool {
+	m := t.markAt(offset)
+	return m == nil || m.worked
 }
 
 // Begins reports whether what was asked last, and is not answered, does no more than to
