@@ -10,6 +10,9 @@ var (
 	ErrNoCheckpoint = errors.New("no usable checkpoint, and the journal does not reach back to the start")
 	// ErrBudget is returned when the container has crashed too often.
 	ErrBudget = errors.New("recovery budget exhausted")
+	// ErrDiedAgain is why a way of recovery failed in which the restored
+	// application ended by itself.
+	ErrDiedAgain = errors.New("the restored application ended again")
 	// ErrBusy is returned when a checkpoint is asked for in the wrong moment:
 	// during a recovery, a pause or another checkpoint.
 	ErrBusy = errors.New("the container can't be checkpointed now")

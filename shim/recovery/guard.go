@@ -95,6 +95,7 @@ type guard struct {
 	recovering bool
 	blind      bool                // unprotected until the next complete checkpoint, for what the status says
 	exits      chan lifecycle.Exit // of restored inits, while recovering
+	died       *lifecycle.Exit     // of the restored init, in the attempt that is under way
 	obeyed     *lifecycle.Exit     // of one that ended because it was asked to
 	dumping    chan struct{}       // closed when the dump under way has ended
 	cancelDump context.CancelCauseFunc
@@ -393,6 +394,7 @@ func (g *guard) Exited(_ context.Context, _ *lifecycle.Container, e lifecycle.Ex
 		if g.stopping() && e.Status != 128+int(syscall.SIGKILL) {
 			g.obeyed = &e
 		}
+		g.died = &e
 		g.exits <- e
 		g.proxy.Abort()
 		return true

@@ -1,9 +1,13 @@
 package recovery
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/crsc-io/crsc/netproxy"
+	"github.com/crsc-io/crsc/shim/lifecycle"
 )
 
 // TestLadder: an application that needed the order of answers gets it from the
@@ -20,4 +24,21 @@ func TestLadder(t *testing.T) {
 	require.Equal(t, []rung{
 		{from: last, answers: true}, {from: last}, {from: older, answers: true}, {from: older}, {from: last, tolerate: true},
 	}, g.ladder())
+}
+
+// TestDeathIsTold: an operator reads how the application ended, not only that the
+// replay did.
+func TestDeathIsTold(t *testing.T) {
+	g := &guard{}
+	aborted := fmt.Errorf("after the last of 0 steps: %w", netproxy.ErrAborted)
+	require.Equal(t, aborted, g.tellDeath(aborted), "SIGKILL from the orchestrator")
+	g.died = &lifecycle.Exit{Status: 1}
+	err := g.tellDeath(aborted)
+	require.ErrorIs(t, err, ErrDiedAgain)
+	require.ErrorIs(t, err, netproxy.ErrAborted)
+	require.ErrorContains(t, err, "the restored application ended again: exit status 1, before the replay was over")
+	require.EqualError(t, g.tellDeath(ErrDiedAgain), "the restored application ended again: exit status 1")
+	require.Equal(t, netproxy.ErrStalled, g.tellDeath(netproxy.ErrStalled), "it was killed for that")
+	g.forgetDeath()
+	require.Equal(t, aborted, g.tellDeath(aborted))
 }

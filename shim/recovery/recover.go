@@ -94,6 +94,7 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 		}
 		st.Attempts++
 		begun := time.Now()
+		g.forgetDeath()
 		err := g.attempt(w, st)
 		if err == nil {
 			done, derr := g.finishRecovery(w)
@@ -105,8 +106,9 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 				st.TotalMS = status.Milliseconds(time.Since(e.At))
 				return nil
 			}
-			err = errors.New("the restored container died again")
+			err = ErrDiedAgain
 		}
+		err = g.tellDeath(err)
 		errs = append(errs, fmt.Errorf("%s: %w", w, err))
 		if g.ctx.Err() != nil || errors.Is(err, lifecycle.ErrKilled) || g.mustStop() {
 			return errors.Join(append(errs, ErrStopped)...)
@@ -118,6 +120,27 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (g *guard) forgetDeath() {
+	g.mu.Lock()
+	g.died = nil
+	g.mu.Unlock()
+}
+
+// tellDeath says how the restored init ended, if that is why an attempt did.
+func (g *guard) tellDeath(err error) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.died == nil || g.stopping():
+		return err
+	case errors.Is(err, ErrDiedAgain):
+		return fmt.Errorf("%w: %s", err, cause(*g.died))
+	case errors.Is(err, netproxy.ErrAborted):
+		return fmt.Errorf("%w: %s, before the replay was over: %w", ErrDiedAgain, cause(*g.died), err)
+	}
+	return err
 }
 
 func (g *guard) mustStop() bool {
