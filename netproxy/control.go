@@ -18,6 +18,18 @@ func (p *Proxy) Mark(ctx context.Context, kind journal.MarkKind, checkpoint uint
 	})
 }
 
+// LoseJournal is for a journal that is written all right, but to where no recovery
+// would look: the protection ends as with a fault that the proxy meets itself. After a
+// crash it does nothing, since the recovery finds that out.
+func (p *Proxy) LoseJournal(ctx context.Context, why error) error {
+	return p.do(ctx, "lose the journal", func() error {
+		if p.failed == nil && (p.phase == live || p.phase == holding) {
+			p.fault(why)
+		}
+		return nil
+	})
+}
+
 // SuspectedFor is how long before at the first leg had ended because of a dying
 // application; 0 when no leg had.
 func (p *Proxy) SuspectedFor(at time.Time) time.Duration {

@@ -31,6 +31,9 @@ type Status struct {
 	Phase   string `json:"phase"`
 	Pid     int    `json:"pid"`
 	ShimPid int    `json:"shim_pid"`
+	// ShimStarted is when the shim started, in clock ticks since the host did: another
+	// process may have its PID after it.
+	ShimStarted uint64 `json:"shim_started,omitempty"`
 	// Goroutines of the shim, for those who look for leaks.
 	Goroutines int       `json:"goroutines"`
 	Updated    time.Time `json:"updated"`

@@ -98,6 +98,9 @@ func newGuard(c *lifecycle.Container) (*guard, error) {
 		budget: budget{limit: cfg.Budget},
 		status: status.Status{ID: c.ID(), Namespace: c.Namespace(), Phase: "created", ShimPid: os.Getpid(), Pod: pod},
 	}
+	if g.status.ShimStarted, err = startOf(os.Getpid()); err != nil {
+		g.log.WithError(err).Debug("the shim's time of start is not known")
+	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.sched = newScheduler(cfg, g.checkpoint, g.checkpointFailed, func() amount { return g.moment().journaled })
 	return g, nil

@@ -33,6 +33,13 @@ func (g *guard) work(name string, do func()) {
 	})
 }
 
+// isBlind says that the protection has ended until the next complete checkpoint.
+func (g *guard) isBlind() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.blind
+}
+
 // suspend ends the protection until the next complete checkpoint.
 func (g *guard) suspend(reason error) {
 	g.mu.Lock()

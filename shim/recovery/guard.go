@@ -53,8 +53,7 @@ type guard struct {
 	usage                  memoryFiles // of the container's cgroup
 	netns                  *os.File
 	procs                  *processes
-	images                 *publisher // nil: checkpoints are not published
-	control                *control.Server
+	images                 *publisher     // nil: checkpoints are not published
 	begin                  *beginning     // nil: the container begins with its program
 	filters                [][]byte       // of the created container; nil: not asked yet
 	kept                   *redirect.Kept // addresses of the pod before; nil: none
@@ -89,8 +88,9 @@ type guard struct {
 	stalled atomic.Pointer[string] // why the journal makes clients wait; empty: it does not
 
 	mu         sync.Mutex // guards everything below
-	ready      bool       // Started was called and protection is in force
-	ended      bool       // the container is gone for good
+	control    *control.Server
+	ready      bool // Started was called and protection is in force
+	ended      bool // the container is gone for good
 	paused     bool
 	recovering bool
 	blind      bool                // unprotected until the next complete checkpoint, for what the status says

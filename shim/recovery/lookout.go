@@ -20,12 +20,13 @@ type lookout struct {
 	pid       int  // whose memory files they are
 	ignore    bool // the files can't be read, which has been logged
 	newcomers newcomers
+	premises  premises
 }
 
 // watchOut looks until the guard is closed.
 func (g *guard) watchOut() {
 	defer g.sessions.close()
-	l := &lookout{g: g}
+	l := &lookout{g: g, premises: premises{dir: g.dir}}
 	changing := !g.cfg.Pressure.IsZero() || g.cfg.RecoveryTarget > 0
 	tick := time.NewTicker(lookoutInterval)
 	defer tick.Stop()
@@ -56,6 +57,7 @@ func (l *lookout) look(now time.Time) {
 	if !g.alive() {
 		return
 	}
+	l.inspect(now)
 	running, ended := g.sessions.look()
 	g.sched.execs(running)
 	if ended > 0 {
@@ -69,6 +71,26 @@ func (l *lookout) look(now time.Time) {
 	}
 	if !g.cfg.Pressure.IsZero() {
 		l.feel(now)
+	}
+}
+
+// inspect ends the protection, until the next checkpoint, if there is nothing left
+// to recover from.
+func (l *lookout) inspect(now time.Time) {
+	if l.g.isBlind() {
+		l.premises.forget()
+		return
+	}
+	err := l.premises.look(now)
+	if err == nil {
+		return
+	}
+	l.premises.forget()
+	if err := l.g.proxy.LoseJournal(l.g.ctx, err); err != nil {
+		return // it is being closed
+	}
+	if err := l.g.listenAgain(); err != nil {
+		l.g.log.WithError(err).Warn("the control socket of before was not closed")
 	}
 }
 

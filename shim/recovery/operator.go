@@ -32,7 +32,28 @@ func (g *guard) listen() {
 		g.log.WithError(err).Warn("the container can't be asked for anything")
 		return
 	}
-	g.control = s
+	g.mu.Lock()
+	if g.ctx.Err() == nil {
+		g.control, s = s, nil
+	}
+	g.mu.Unlock()
+	if err := s.Close(); err != nil { // the container is being deleted
+		g.log.WithError(err).Warn("close the control socket")
+	}
+}
+
+// listenAgain is for a state directory that was removed and made anew.
+func (g *guard) listenAgain() error {
+	g.mu.Lock()
+	old := g.control
+	g.control = nil
+	g.mu.Unlock()
+	err := old.Close()
+	if mkErr := mkdirPrivate(g.dir); mkErr != nil {
+		return errors.Join(err, mkErr)
+	}
+	g.listen()
+	return err
 }
 
 // Status implements control.Handler.

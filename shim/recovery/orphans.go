@@ -35,15 +35,20 @@ func Orphans(namespace, sandbox string) ([]string, error) {
 		}
 		// Without a status it is not a container's, or it is only being made.
 		s, err := status.Read(filepath.Join(filepath.Dir(of), entry.Name()))
-		if err == nil && s.ID == entry.Name() && s.Pod != nil && s.Pod.Sandbox == sandbox && ended(s.ShimPid) {
+		if err == nil && s.ID == entry.Name() && s.Pod != nil && s.Pod.Sandbox == sandbox && ended(s.ShimPid, s.ShimStarted) {
 			orphans = append(orphans, s.ID)
 		}
 	}
 	return orphans, nil
 }
 
-// ended reports whether a process has ended, if only just: it has no memory any more.
-func ended(pid int) bool {
+// ended reports whether a process has ended, if only just: it has no memory any more,
+// or another process has its PID. started is 0 if it is not known.
+func ended(pid int, started uint64) bool {
 	_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return errors.Is(err, fs.ErrNotExist)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	now, err := startOf(pid)
+	return err == nil && started != 0 && now != started
 }

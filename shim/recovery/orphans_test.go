@@ -33,9 +33,11 @@ func TestOrphans(t *testing.T) {
 	t.Cleanup(func() { _ = shim.Wait() }) // it is killed
 	write := func(namespace, id, sandbox string, pid int) {
 		t.Helper()
+		started, err := startOf(pid)
+		require.NoError(t, err)
 		dir := filepath.Join(root, namespace, id)
 		require.NoError(t, os.MkdirAll(dir, 0o700))
-		data, err := json.Marshal(status.Status{ID: id, Namespace: namespace, ShimPid: pid, Pod: &status.Pod{Sandbox: sandbox}})
+		data, err := json.Marshal(status.Status{ID: id, Namespace: namespace, ShimPid: pid, ShimStarted: started, Pod: &status.Pod{Sandbox: sandbox}})
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "status.json"), data, 0o600))
 	}
@@ -49,4 +51,6 @@ func TestOrphans(t *testing.T) {
 	require.NoError(t, shim.Process.Kill())
 	require.Eventually(t, func() bool { return len(orphans()) > 0 }, 10*time.Second, 10*time.Millisecond)
 	require.Equal(t, []string{"app"}, orphans())
+	require.True(t, ended(os.Getpid(), 1), "another process has got its PID")
+	require.False(t, ended(os.Getpid(), 0), "of a shim that did not write it down")
 }

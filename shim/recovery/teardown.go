@@ -78,7 +78,10 @@ func (g *guard) close() error {
 	}
 	g.mu.Unlock()
 	g.cancel()
-	return errors.Join(g.control.Close(), g.dismantle())
+	g.mu.Lock()
+	server := g.control
+	g.mu.Unlock()
+	return errors.Join(server.Close(), g.dismantle())
 }
 
 // dismantle releases what protection consists of. It may be called again.
@@ -91,7 +94,9 @@ func (g *guard) dismantle() error {
 	g.wg.Wait()
 	g.disarm()
 	if g.journal != nil && !leaves {
-		errs = append(errs, g.journal.Close())
+		if err := g.journal.Close(); !g.isBlind() {
+			errs = append(errs, err) // otherwise the status has said it
+		}
 		g.journal = nil
 	}
 	if g.legacy != nil {

@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strconv"
 )
@@ -12,12 +13,10 @@ import (
 //
 // Errors: the thread has gone.
 func threadState(task string) (state byte, flags uint64, err error) {
-	b, err := os.ReadFile(task + "/stat")
+	f, err := statFields(task)
 	if err != nil {
 		return 0, 0, err
 	}
-	// They follow the command's name, which may contain anything but is in parentheses.
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(f) < 7 {
 		return 0, 0, nil
 	}
@@ -25,4 +24,27 @@ func threadState(task string) (state byte, flags uint64, err error) {
 		return 0, 0, nil
 	}
 	return f[0][0], flags, nil
+}
+
+// startOf returns when a process started, in clock ticks since the host did.
+func startOf(pid int) (uint64, error) {
+	task := fmt.Sprintf("/proc/%d", pid)
+	f, err := statFields(task)
+	if err != nil {
+		return 0, err
+	}
+	if len(f) < 20 {
+		return 0, fmt.Errorf("%s/stat has no time of start", task)
+	}
+	return strconv.ParseUint(string(f[19]), 10, 64)
+}
+
+// statFields are the fields of a stat file from the third on, the state. They follow
+// the command's name, which may contain anything but is in parentheses.
+func statFields(task string) ([][]byte, error) {
+	b, err := os.ReadFile(task + "/stat")
+	if err != nil {
+		return nil, err
+	}
+	return bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]), nil
 }

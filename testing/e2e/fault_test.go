@@ -111,6 +111,30 @@ func TestFullDiskHoldsClients(t *testing.T) {
 	require.Equal(t, "4", other.do("INCR", "n"))
 }
 
+// TestStateDisappears: the protection does not wait for a client to find that nobody
+// could recover, and begins anew; the container takes orders again.
+func TestStateDisappears(t *testing.T) {
+	t.Parallel()
+	c := redis(t, noTriggers("on-journal-fault", "hold"))
+	k := c.dial()
+	require.Equal(t, "1", k.do("INCR", "n"))
+	c.crsc("checkpoint", c.id)
+	entries, err := os.ReadDir(c.stateDir())
+	require.NoError(t, err)
+	for _, e := range entries {
+		if e.Name() != "pins" { // the container's own mounts are there
+			_ = os.RemoveAll(filepath.Join(c.stateDir(), e.Name())) // a tmpfs stays, empty
+		}
+	}
+	c.await("a checkpoint after the fault", func(s *status.Status) bool {
+		return s.Protected && s.Checkpoints.Last != nil && s.Checkpoints.Last.Cause == "fault of the journal"
+	})
+	require.Equal(t, "2", k.do("INCR", "n"))
+	c.crash()
+	require.Equal(t, "3", k.do("INCR", "n"))
+	c.crsc("checkpoint", c.id)
+}
+
 // TestJournalDirectoryDisappears: the protection ends when it is noticed, and
 // begins anew in a new directory.
 func TestJournalDirectoryDisappears(t *testing.T) {
