@@ -21,6 +21,14 @@ type made struct {
 // madeKept bounds what is kept of one leg.
 const madeKept = 256
 
+// only is m without what is of use for what can be asked again only.
+func (m made) only() made {
+	if !m.harmless {
+		m.request, m.answer = nil, nil
+	}
+	return m
+}
+
 // path is how the session came about that the application takes a virtual leg for.
 type path struct {
 	base session.Class // when the leg was made
@@ -47,7 +55,7 @@ func (p *path) add(m made) {
 			return
 		}
 	}
-	p.made = append(p.made, m)
+	p.made = append(p.made, m.only())
 	for k := range p.made {
 		at := p.before(k)
 		if !at.Like(m.class, true) {
@@ -156,7 +164,9 @@ func (p *Proxy) pumpRaise(c *conn) {
 				return
 			}
 			p.learn(c, func(t *session.Tracker) { t.Heard(p.scratch[:n]) })
-			p.stepRaise(c)
+			if p.stepRaise(c); c.raise != nil && len(c.raise.said) > repeatedAnswer {
+				p.failRaise(c, "the server's answer has no end")
+			}
 		}
 	}
 }

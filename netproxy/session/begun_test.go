@@ -121,7 +121,12 @@ func TestUncommitted(t *testing.T) {
 		"committed":                  {[]talk{startup, begin, update, commit}, false},
 		"the same, not answered yet": {[]talk{startup, begin, update, {wrote: commit.wrote}}, false},
 		"in one go":                  {[]talk{startup, begin, {wrote: query("UPDATE t SET n = 1; COMMIT").wrote}}, false},
+		"behind something else":      {[]talk{startup, {plainly.wrote + begin.wrote, plainly.heard + begin.heard}}, false},
+		"the same, later on":         {[]talk{startup, {plainly.wrote + begin.wrote, plainly.heard + begin.heard}, update}, false},
+		"and in the next":            {[]talk{startup, {plainly.wrote + begin.wrote, plainly.heard + begin.heard}, commit, begin, update}, true},
 		"Redis, begun":               {[]talk{hello, redisTalk("MULTI"), queued}, true},
+		"Redis, behind another":      {[]talk{hello, {command("INCR", "a") + command("MULTI"), ":1\r\n+OK\r\n"}, queued}, false},
+		"Redis, in the next":         {[]talk{hello, {command("INCR", "a") + command("MULTI"), ":1\r\n+OK\r\n"}, {command("EXEC"), "*0\r\n"}, redisTalk("MULTI"), queued}, true},
 		"Redis, executed":            {[]talk{hello, redisTalk("MULTI"), queued, {wrote: command("EXEC")}}, false},
 		"Redis, nothing is open":     {[]talk{hello, redisTalk("INCR", "a")}, false},
 	} {

@@ -35,6 +35,9 @@ type postgres struct {
 	// rests: all was answered, and nothing was asked since. parsed and bound: the statement
 	// and the portal without a name only set something.
 	works, rests, parsed, bound bool
+	// apart: of what was asked since the session rested, something was done outside of a
+	// transaction. mixed: and then the one was begun that is open.
+	apart, mixed bool
 }
 
 const (
@@ -81,7 +84,7 @@ func (s *postgres) begun() bool { return s.fresh || s.sets || !s.ready }
 
 func (s *postgres) worked() bool { return s.works }
 
-func (s *postgres) uncommitted() bool { return s.open && !s.finishes }
+func (s *postgres) uncommitted() bool { return s.open && !s.finishes && !s.mixed }
 
 func (*postgres) bare(data []byte) bool {
 	m := messages{keep: 1, bare: len(data) > 0 && data[0] == 0}
@@ -252,9 +255,11 @@ func (s *postgres) answered(kind byte, body []byte, _ bool) bool {
 	if len(body) != 1 || s.owed == 0 {
 		return false
 	}
+	s.apart = s.apart || body[0] == 'I'
 	if s.owed--; s.owed > 0 {
 		return true
 	}
+	s.mixed, s.apart = body[0] != 'I' && (s.mixed || s.apart), false
 	s.altered, s.ready, s.sets, s.finishes, s.rests = false, true, false, false, true
 	s.turn, s.acts = 0, false // as after what begins a session
 	switch s.open = body[0] != 'I'; {

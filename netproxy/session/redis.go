@@ -12,6 +12,7 @@ type redis struct {
 	state parts
 	tx    uint64 // a chain of what was asked since MULTI or WATCH; 0: nothing
 	multi bool
+	mixed bool   // MULTI was said while other commands were not answered
 	fresh bool   // tx is that of MULTI, and nothing was asked since
 	sets  bool   // all that was asked since the session rested sets its state
 	buf   []byte // a command that is not whole
@@ -34,7 +35,7 @@ func (r *redis) begun() bool { return r.fresh || r.sets }
 
 func (r *redis) worked() bool { return !r.sets }
 
-func (r *redis) uncommitted() bool { return r.multi }
+func (r *redis) uncommitted() bool { return r.multi && !r.mixed }
 
 func (*redis) bare([]byte) bool { return true }
 
@@ -101,6 +102,9 @@ func (r *redis) command(c *redisCommand, text []byte) bool {
 	name := c.name()
 	part, ok := c.part()
 	r.fresh, r.sets = name == "MULTI" && r.tx == 0 && r.owed == 0, ok && (r.sets || r.owed == 0)
+	if name == "MULTI" && !r.multi {
+		r.mixed = r.owed > 0
+	}
 	r.owed++
 	switch name {
 	case "MULTI", "WATCH":
