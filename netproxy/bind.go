@@ -141,6 +141,8 @@ func (p *Proxy) bind(v, c *conn, fed uint64, r *raise) {
 	}
 	if x := v.virtual.cur; x == nil || !x.last || x.answered(x.recorded(p.rep.plan)) {
 		c.spoke = c.outPos // what was recorded is the whole answer
+	} else {
+		c.unseen = true // what is left may be the rest of that request
 	}
 	if c.inConsumed > c.consumedMark {
 		p.opts.Journal.AppendConsumed(c.id, c.inConsumed)

@@ -56,6 +56,10 @@ type outbound struct {
 	asked   []byte
 	askedAt time.Time
 	kept    bool
+	// ahead: it has written a request before it had the answer to the one before, so that
+	// it can't be said whether the server owes one. unseen: the end of the request that is
+	// under way is not known.
+	ahead, unseen bool
 }
 
 func (c *conn) flow() redirect.Flow { return redirect.Flow{Server: c.dest, Port: c.client.Port()} }

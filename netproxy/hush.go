@@ -90,7 +90,7 @@ func (p *Proxy) outputLate(c *conn) bool {
 		c.late.advance(n)
 		p.output(c, p.unlessRepeated(c, data))
 	}
-	return true
+	return !c.gone
 }
 
 // unlessRepeated returns the part of the dead application's output that its

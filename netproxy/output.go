@@ -94,7 +94,9 @@ func (p *Proxy) pumpOutput(c *conn) {
 		if marked && len(data) > 0 && c.outPos >= c.outRead {
 			c.urgent.out = append(c.urgent.out, c.outPos)
 		}
-		p.output(c, data)
+		if p.output(c, data); c.gone {
+			return
+		}
 		if p.phase == holding {
 			p.ackLeg(c)
 		}

@@ -201,7 +201,7 @@ func (p *Proxy) prepare(id uint32, pc *replay.Conn) (*conn, error) {
 	c.eof[legSide], c.failed[legSide] = false, false
 	c.unopened = c.dir == dirOut && pc.Image == nil
 	c.connected, c.unidentified, c.stray, c.placement = false, false, false, placement{}
-	c.upstream, c.exchanges, c.first, c.spoke, c.kept = nil, nil, nil, 0, false
+	c.upstream, c.exchanges, c.first, c.spoke, c.kept, c.ahead, c.unseen = nil, nil, nil, 0, false, false, false
 	p.rep.conns[id] = c
 	return c, nil
 }

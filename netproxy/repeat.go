@@ -87,11 +87,14 @@ func (p *Proxy) recallRepeats(plan *replay.Plan) {
 // is to be sent there. It keeps a request back until it is whole.
 func (p *Proxy) unlessRecorded(c *conn, data []byte) []byte {
 	r := p.egress.repeats[c.dest]
-	if len(c.asked) == 0 && (r == nil || len(r.open) == 0 || c.ghost() || !p.awaitsRequest(c) || !r.knows(c)) {
-		return data
-	}
 	if len(c.asked) == 0 {
-		c.askedAt = time.Now()
+		switch {
+		case r == nil || len(r.open) == 0 || c.ghost():
+			return data
+		case !p.awaitsRequest(c) || !r.knows(c):
+			return p.unlessOutOfTurn(c, r, data)
+		}
+		c.askedAt, c.unseen = time.Now(), false
 	}
 	c.asked = append(c.asked, data...)
 	n, i := 0, -1
@@ -104,14 +107,58 @@ func (p *Proxy) unlessRecorded(c *conn, data []byte) []byte {
 	if n > 0 && r != nil {
 		i = r.find(c.asked, n, c.class())
 	}
-	if i < 0 {
-		return c.passAsked()
+	asked := c.passAsked()
+	switch {
+	case i < 0 && n > 0:
+		return append(asked[:n:n], p.unlessOutOfTurn(c, r, asked[n:])...)
+	case i < 0:
+		c.unseen = true
+		return asked
+	case c.ahead && (r.speaks == nil || !r.knows(c)):
+		p.refuseOutOfTurn(c)
+		return nil
 	}
 	x := r.open[i]
 	r.open = slices.Delete(r.open, i, i+1)
-	asked := c.passAsked()
+	c.unseen = c.unseen || x.Length() < uint64(n) // the crash came in the midst of it
 	p.repeat(c, x, asked[:x.Length()])
-	return asked[x.Length():]
+	return p.unlessOutOfTurn(c, r, asked[x.Length():])
+}
+
+// unlessOutOfTurn returns what the application writes while the server owes it an answer,
+// or something that it may owe it. A request among that which has a record can't be
+// answered yet, and must not be made twice.
+func (p *Proxy) unlessOutOfTurn(c *conn, r *repeats, data []byte) []byte {
+	switch {
+	case c.gone:
+		return nil
+	case r.speaks != nil && (c.session == nil || c.session.Lost()):
+		return data // it is like none that has a record
+	}
+	for rest := data; len(rest) > 0 && !c.unseen; {
+		n := r.requestLen(rest)
+		switch c.ahead = true; {
+		case n == 0 && !p.draining:
+			c.asked, c.askedAt = slices.Clone(rest), time.Now()
+			return data[:len(data)-len(rest)]
+		case n <= 0:
+			c.unseen = true
+			return data
+		}
+		if slices.ContainsFunc(r.open, func(x *exchange) bool { return x.madeBy(rest, n) }) {
+			p.refuseOutOfTurn(c)
+			return nil
+		}
+		rest = rest[n:]
+	}
+	return data
+}
+
+// refuseOutOfTurn ends a connection: the application makes its requests again on another,
+// where nobody owes it an answer.
+func (p *Proxy) refuseOutOfTurn(c *conn) {
+	p.opts.Log.WithFields(connFields(c)).Error("netproxy: a request that the record answers stands behind one that it does not; reset")
+	p.destroy(c, true)
 }
 
 // awaitsRequest reports that the server has answered whatever it was asked on the
@@ -215,6 +262,7 @@ func (p *Proxy) expireRepeats(now time.Time) {
 	}
 	for _, c := range p.slots {
 		if c != nil && len(c.asked) > 0 && (now.Sub(c.askedAt) > wholeLimit || p.egress.repeats[c.dest] == nil) {
+			c.unseen = true
 			p.send(c, c.passAsked())
 		}
 	}

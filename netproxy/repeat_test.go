@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -155,6 +156,92 @@ func TestRepeatedUnderWay(t *testing.T) {
 				require.EqualValues(t, 2, asked.Load())
 			})
 		}
+	}
+}
+
+// TestRepeatedOutOfTurn: a recorded request that stands behind another one, to which the
+// server owes an answer, is not answered before that, and does not reach the server again:
+// the application makes it on another connection.
+func TestRepeatedOutOfTurn(t *testing.T) {
+	request := func(path string) string {
+		return "POST /" + path + " HTTP/1.1\r\nHost: bank\r\nContent-Length: 6\r\n\r\nplease"
+	}
+	slow, quick, beat := request("slow"), request("quick"), request("beat")
+	type step struct {
+		text  string
+		asked int64 // how many requests the server has then, but for recorded ones
+		reads bool  // an answer
+	}
+	for what, test := range map[string]struct {
+		steps []step
+		ends  bool
+	}{
+		"at once":            {[]step{{slow + beat, 0, false}}, true},
+		"before the answer":  {[]step{{slow, 1, false}, {beat, 1, false}}, true},
+		"behind two":         {[]step{{quick + slow, 2, true}, {beat, 2, false}}, true},
+		"behind what is cut": {[]step{{quick + slow[:20], 1, true}, {slow[20:], 2, false}, {beat, 2, false}}, true},
+		"in its turn":        {[]step{{quick, 1, true}, {beat, 1, true}}, false},
+		"behind pieces":      {[]step{{quick[:30], 0, false}, {quick[30:], 1, true}, {beat, 1, true}}, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newEgressRig(t, order.Auto)
+			var beats, asked atomic.Int64
+			goOn := make(chan struct{})
+			r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
+				defer c.Close()
+				for {
+					text, err := readRequest(c)
+					if err != nil {
+						return
+					}
+					switch {
+					case strings.Contains(text, "/beat"):
+						beats.Add(1)
+					case asked.Add(1) > 0 && strings.Contains(text, "/slow"):
+						<-goOn
+					}
+					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer")
+				}
+			})
+			defer close(goOn)
+			a := r.asker()
+			dial := func() *net.TCPConn {
+				c, err := a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
+				require.NoError(t, err)
+				require.NoError(t, c.SetDeadline(time.Now().Add(soon)))
+				return c
+			}
+			say := func(c net.Conn, text string) {
+				_, err := io.WriteString(c, text)
+				require.NoError(t, err)
+			}
+			answered := func(c net.Conn) {
+				b := make([]byte, len("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer"))
+				_, err := io.ReadFull(c, b)
+				require.NoError(t, err)
+			}
+			c := dial()
+			say(c, beat)
+			answered(c)
+			a = r.nextLife(a)
+			c = dial()
+			for _, k := range test.steps {
+				say(c, k.text)
+				require.Eventually(t, func() bool { return asked.Load() >= k.asked }, soon, time.Millisecond)
+				if k.reads {
+					answered(c)
+				}
+			}
+			if test.ends {
+				_, err := io.Copy(io.Discard, c)
+				require.ErrorIs(t, err, syscall.ECONNRESET, "%d requests asked, %d recorded ones", asked.Load(), beats.Load())
+				c = dial()
+				say(c, beat)
+				answered(c)
+			}
+			require.EqualValues(t, 1, beats.Load())
+			a.stop()
+		})
 	}
 }
 
