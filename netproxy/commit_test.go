@@ -68,7 +68,6 @@ func TestWhatClientsHaveSurvives(t *testing.T) {
 			}
 			wg.Wait()
 			got.watching.Store(false)
-
 			require.Greater(t, crashes.Load(), int64(60))
 		})
 	}

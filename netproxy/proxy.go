@@ -140,6 +140,7 @@ type Stats struct {
 	Accepted    uint64 // since the start
 	Opened      uint64 // by the application, since the start
 	Held        int64  // bytes kept for ends that do not take them
+	Journal     int64  // bytes of records that the journal holds
 	InBytes     uint64 // input bytes journaled
 	OutBytes    uint64 // output bytes fingerprinted
 	InRecords   uint64 // input records journaled
@@ -198,7 +199,7 @@ func New(opts Options) (_ *Proxy, err error) {
 func (p *Proxy) Stats() Stats {
 	s := Stats{
 		Connections: p.stats.conns.Load(), Accepted: p.stats.accepted.Load(), Opened: p.stats.opened.Load(),
-		Held:    p.stats.held.Load(),
+		Held: p.stats.held.Load(), Journal: p.opts.Journal.Since(p.opts.Journal.Start()),
 		InBytes: p.stats.inBytes.Load(), OutBytes: p.stats.outBytes.Load(),
 		InRecords: p.stats.inRecords.Load(), Swallowed: p.stats.swallowed.Load(),
 		Datagrams: p.stats.datagrams.Load(), Dropped: p.stats.dropped.Load(), Repeated: p.stats.repeated.Load(),

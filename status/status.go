@@ -45,6 +45,8 @@ type Status struct {
 	Intercepted []string `json:"intercepted,omitempty"`
 	// Unproxied is there if the last checkpoint found connections past the proxy.
 	Unproxied *Unproxied `json:"unproxied,omitempty"`
+	// Traffic is there from when the container is protected on.
+	Traffic *Traffic `json:"traffic,omitempty"`
 	// Datagrams is there if UDP is journaled.
 	Datagrams *Datagrams `json:"datagrams,omitempty"`
 	// RestoredFrom is the image that the container began with, and its digest, or

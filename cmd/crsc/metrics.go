@@ -51,6 +51,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for _, s := range c {
 		m := metrics{out, []string{s.Namespace, s.ID}}
 		m.basic(s)
+		if t := s.Traffic; t != nil {
+			m.traffic(t, s.JournalFault != "")
+		}
 		if r := s.RecoveryTarget; r != nil {
 			m.target(r)
 		}
@@ -88,6 +91,22 @@ func (m *metrics) protected(s *status.Status) {
 	}
 	desc := prometheus.NewDesc("crsc_protected", "Whether a crash now would be hidden; the reason says why not.", []string{"namespace", "id", "reason"}, nil)
 	m.out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, s.Namespace, s.ID, s.Reason)
+}
+
+func (m *metrics) traffic(t *status.Traffic, fault bool) {
+	m.counter("connections_accepted_total", "Connections that clients opened through the proxy.", float64(t.Accepted))
+	m.counter("connections_opened_total", "Connections that the container opened through the proxy.", float64(t.Opened))
+	m.counter("input_bytes_total", "Bytes that entered the container through the proxy.", float64(t.InBytes))
+	m.counter("output_bytes_total", "Bytes that left the container through the proxy.", float64(t.OutBytes))
+	m.gauge("proxy_memory_bytes", "Bytes that the proxy keeps for ends that are slow to take them.", float64(t.HeldBytes))
+	m.gauge("proxy_memory_max_bytes", "Above it the senders wait.", float64(t.HeldMaxBytes))
+	m.gauge("journal_bytes", "Bytes that the journal holds.", float64(t.JournalBytes))
+	m.gauge("journal_max_bytes", "Bytes that it may hold.", float64(t.JournalMaxBytes))
+	waits := 0.0
+	if fault {
+		waits = 1
+	}
+	m.gauge("journal_fault", "Whether clients wait because the journal can't be written.", waits)
 }
 
 func (m *metrics) basic(s *status.Status) {

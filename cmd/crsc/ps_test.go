@@ -26,6 +26,8 @@ func stateWith(t *testing.T, list ...*status.Status) string {
 func TestPSAndMetricsTellProtectionAndReason(t *testing.T) {
 	root := stateWith(t,
 		&status.Status{Namespace: "k8s.io", ID: "db", Protected: true, Phase: "running", Connections: 7, RecoveryCount: 2,
+			JournalFault:      "journal: no space left on device",
+			Traffic:           &status.Traffic{Accepted: 12, Opened: 3, InBytes: 500, OutBytes: 900, HeldBytes: 64, HeldMaxBytes: 128, JournalBytes: 4096, JournalMaxBytes: 8192},
 			RecoveryTarget:    &status.RecoveryTarget{TargetMS: 500, EstimateMS: 210, Recoveries: 5, Within: 4},
 			Unproxied:         &status.Unproxied{Count: 3, Connections: []string{"10.0.0.2:40000 10.0.0.9:5432"}},
 			Pressure:          &status.Pressure{MemoryPercent: new(81.5), StalledPercent: 3, StalledSource: "cgroup"},
@@ -37,13 +39,20 @@ func TestPSAndMetricsTellProtectionAndReason(t *testing.T) {
 	require.Equal(t, exitOK, run([]string{"ps", "--state-dir", root}, &out, &errs), errs.String())
 	require.Regexp(t, `210 of 500 ms, kept 4/5\s+exec, .* ago\s+82% stalled 3%\s+#8, 3072 KiB`, out.String())
 	require.Regexp(t, `\s7\s+10\.0\.0\.2:40000 to 10\.0\.0\.9:5432 and 2 more\s+210 of`, out.String())
-	require.Regexp(t, `db\s+running\s+protected\s+#9, .* ago\s+7\.2 ms\s+2\s+7`, out.String())
+	require.Regexp(t, `db\s+running\s+protected; clients wait: journal: no space left on device\s+#9, .* ago\s+7\.2 ms\s+2\s+7`, out.String())
 	require.Contains(t, out.String(), "unprotected: the container has a terminal")
 
 	out.Reset()
 	require.Equal(t, exitOK, run([]string{"metrics", "--state-dir", root}, &out, &errs), errs.String())
 	require.Contains(t, out.String(), `crsc_protected{id="db",namespace="k8s.io",reason=""} 1`)
 	require.Contains(t, out.String(), `crsc_protected{id="web",namespace="k8s.io",reason="unprotected: the container has a terminal"} 0`)
+	for metric, value := range map[string]string{
+		"connections_accepted_total": "12", "connections_opened_total": "3", "input_bytes_total": "500", "output_bytes_total": "900",
+		"proxy_memory_bytes": "64", "proxy_memory_max_bytes": "128", "journal_bytes": "4096", "journal_max_bytes": "8192", "journal_fault": "1",
+	} {
+		require.Contains(t, out.String(), "crsc_"+metric+`{id="db",namespace="k8s.io"} `+value+"\n")
+	}
+	require.NotContains(t, out.String(), `crsc_journal_bytes{id="web"`)
 	require.Contains(t, out.String(), `crsc_unproxied_connections{id="db",namespace="k8s.io"} 3`)
 	require.Contains(t, out.String(), `crsc_unproxied_connections{id="web",namespace="k8s.io"} 0`)
 	require.Contains(t, out.String(), `crsc_recovery_estimate_seconds{id="db",namespace="k8s.io"} 0.21`)

@@ -55,6 +55,11 @@ func (g *guard) writeStatus() {
 		if g.cfg.JournalUDP {
 			g.status.Datagrams = &status.Datagrams{Journaled: st.Datagrams, Dropped: st.Dropped, Repeated: st.Repeated}
 		}
+		g.status.Traffic = &status.Traffic{
+			Accepted: st.Accepted, Opened: st.Opened, InBytes: st.InBytes, OutBytes: st.OutBytes,
+			HeldBytes: st.Held, HeldMaxBytes: g.cfg.ProxyMemory,
+			JournalBytes: st.Journal, JournalMaxBytes: g.cfg.JournalMaxSize,
+		}
 		g.status.Order, g.status.OrderReason, g.status.Connections = st.Order, st.OrderReason, st.Connections
 	}
 	g.status.Intercepted = intercepted
