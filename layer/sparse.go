@@ -110,6 +110,10 @@ func (t *tarWriter) sparse(h *tar.Header, e *entry, m islands) error {
 			return err
 		}
 	}
+	if t.leap != nil {
+		t.skip(m.stored)
+		return nil
+	}
 	if err := t.contents(t.w, e, m.hole); err != nil {
 		return err
 	}

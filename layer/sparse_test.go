@@ -81,6 +81,7 @@ func tarOf(t *testing.T, upper string) (string, int64) {
 	require.NoError(t, errors.Join(WriteTar(t.Context(), snap, out), out.Close()))
 	st, err := os.Stat(name)
 	require.NoError(t, err)
+	requireTarSize(t, snap, st.Size())
 	return name, st.Size()
 }
 
@@ -216,6 +217,7 @@ func TestWriteTarLeavesOut(t *testing.T) {
 	}
 	var out bytes.Buffer
 	require.NoError(t, WriteTar(t.Context(), snap, &out))
+	requireTarSize(t, snap, int64(out.Len()))
 	var names []string
 	for tr := tar.NewReader(&out); ; {
 		h, err := tr.Next()

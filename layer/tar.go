@@ -43,22 +43,45 @@ var elsewhere = []string{overlayPrefix + "redirect", overlayPrefix + "metacopy"}
 //
 // Errors: ErrNoLayer, and those of reading a snapshot.
 func WriteTar(ctx context.Context, dir string, w io.Writer) error {
+	return writeTar(dir, &tarWriter{ctx: ctx, w: w, buf: make([]byte, compareChunk)})
+}
+
+// TarSize returns how many bytes WriteTar writes of a snapshot. It does not read
+// what is in the files.
+//
+// Errors: those of WriteTar.
+func TarSize(ctx context.Context, dir string) (int64, error) {
+	n := &tarCounter{}
+	err := writeTar(dir, &tarWriter{ctx: ctx, w: n, leap: n})
+	return n.bytes, err
+}
+
+func writeTar(dir string, t *tarWriter) error {
 	s, err := openSnapshot(dir)
 	if err != nil {
 		return fmt.Errorf("tar of %s: %w", dir, err)
 	}
 	defer s.close()
-	t := &tarWriter{ctx: ctx, snap: s, w: w, tw: tar.NewWriter(w), buf: make([]byte, compareChunk)}
+	t.snap, t.tw = s, tar.NewWriter(t.w)
 	if err := t.entries(); err != nil {
 		return fmt.Errorf("tar of %s: %w", dir, err)
 	}
 	return t.tw.Close()
 }
 
+// tarCounter counts what is written to it.
+type tarCounter struct{ bytes int64 }
+
+func (c *tarCounter) Write(p []byte) (int, error) {
+	c.bytes += int64(len(p))
+	return len(p), nil
+}
+
 type tarWriter struct {
 	ctx   context.Context
 	snap  *snapshot
-	w     io.Writer // where tw writes
+	w     io.Writer   // where tw writes
+	leap  *tarCounter // w, if contents are only counted; otherwise nil
 	tw    *tar.Writer
 	buf   []byte
 	paths []string // of the entries so far, for hard links; empty: left out
@@ -156,7 +179,17 @@ func (t *tarWriter) regular(h *tar.Header, e *entry) error {
 	if err := t.tw.WriteHeader(h); err != nil {
 		return err
 	}
+	if t.leap != nil {
+		t.skip(e.size)
+		return nil
+	}
 	return t.contents(t.tw, e, noHole)
+}
+
+// skip counts contents that are not written.
+func (t *tarWriter) skip(n int64) {
+	t.leap.bytes += n + padding(n)
+	t.tw = tar.NewWriter(t.w) // the one before would wait for them
 }
 
 // tarXattrs puts the attributes of an entry into its header.

@@ -51,6 +51,7 @@ func TestWriteTar(t *testing.T) {
 	require.NoError(t, os.RemoveAll(snap))
 	require.NoError(t, WriteTar(t.Context(), linked, &second))
 	require.Equal(t, first.Bytes(), second.Bytes())
+	requireTarSize(t, linked, int64(first.Len()))
 
 	headers, bodies := map[string]*tar.Header{}, map[string]string{}
 	for tr := tar.NewReader(&first); ; {
@@ -80,6 +81,14 @@ func TestWriteTar(t *testing.T) {
 	require.Equal(t, strings.Repeat("\x00", 1<<20)+"end", bodies["sparse"])
 }
 
+// requireTarSize: the size is known before.
+func requireTarSize(t *testing.T, snap string, want int64) {
+	t.Helper()
+	size, err := TarSize(t.Context(), snap)
+	require.NoError(t, err)
+	require.Equal(t, want, size)
+}
+
 // TestWriteTarOfAnything: whatever an application makes, the tar can be read, links
 // lead to what came before, and names and contents are those of the tree.
 func TestWriteTarOfAnything(t *testing.T) {
@@ -98,11 +107,15 @@ func TestWriteTarOfAnything(t *testing.T) {
 	// Not kept in memory: a reader gets gigabytes of zeros for holes.
 	out, in := io.Pipe()
 	defer out.Close()
-	go func() { in.CloseWithError(WriteTar(t.Context(), snap, in)) }()
+	written := &tarCounter{}
+	go func() { in.CloseWithError(WriteTar(t.Context(), snap, io.MultiWriter(in, written))) }()
 	seen := map[string]bool{}
 	for tr := tar.NewReader(out); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
+			_, err = io.Copy(io.Discard, out)
+			require.NoError(t, err)
+			requireTarSize(t, snap, written.bytes)
 			break
 		}
 		require.NoError(t, err)

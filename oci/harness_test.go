@@ -27,6 +27,7 @@ import (
 const (
 	testNamespace = "ns"
 	testID        = "App.1"
+	fakeRootfs    = "rootfs tar"
 )
 
 // daemon is containerd's metadata store without the daemon: the same code.
@@ -193,7 +194,10 @@ func (f *fakeCheckpoint) write(t testing.TB, dir string) Checkpoint {
 	}
 	return Checkpoint{
 		Dir: dir, Sequence: f.seq, Time: time.Unix(1_700_000_000+int64(f.seq), 5), Annotations: map[string]string{"crsc.io/connections": "3"},
-		Rootfs: func(w io.Writer) error { _, err := w.Write([]byte("rootfs tar")); return err },
+		Rootfs: &Rootfs{
+			Size:  func() (int64, error) { return int64(len(fakeRootfs)), nil },
+			Write: func(w io.Writer) error { _, err := io.WriteString(w, fakeRootfs); return err },
+		},
 	}
 }
 

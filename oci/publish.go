@@ -35,11 +35,16 @@ type Checkpoint struct {
 	Images   string
 	Sequence uint64
 	Time     time.Time // when it was made
-	// Rootfs writes the writable layer as a tar with the whiteouts of OCI
-	// layers, the same each time; nil: there is none.
-	Rootfs func(io.Writer) error `json:"-"`
+	// Rootfs is the writable layer; nil: there is none.
+	Rootfs *Rootfs `json:"-"`
 	// Annotations are further ones for the manifest.
 	Annotations map[string]string
+}
+
+// Rootfs is a writable layer as a tar with the whiteouts of OCI layers.
+type Rootfs struct {
+	Size  func() (int64, error) // in bytes, of what Write writes
+	Write func(io.Writer) error
 }
 
 // Published describes an image.

@@ -280,3 +280,15 @@ func TestNames(t *testing.T) {
 	require.Regexp(t, `^crsc\.local/crsc/k8s\.io/app-[0-9a-f]{8}:latest$`, Name("k8s.io", "App", Latest))
 	require.NotEqual(t, Name("a", "App", Latest), Name("a", "aPP", Latest))
 }
+
+// TestRootfsSize: a writable layer of another size than was said makes no image.
+func TestRootfsSize(t *testing.T) {
+	for _, wrong := range []int64{-1, 1} {
+		d := newDaemon(t)
+		cp := newFake(10).write(t, tempDir(t))
+		cp.Rootfs.Size = func() (int64, error) { return int64(len(fakeRootfs)) + wrong, nil }
+		_, err := d.publisher(Options{}).Publish(t.Context(), cp)
+		require.ErrorContains(t, err, nameRootfs)
+		require.Empty(t, d.names())
+	}
+}

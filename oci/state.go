@@ -74,35 +74,26 @@ func (s *stateTar) copy(prefix string, it item, fn func(*os.File) error) error {
 	return nil
 }
 
-// rootfs writes the writable layer as a tar. Its size has to be known before,
-// so it is made twice; a snapshot does not change.
-func (s *stateTar) rootfs(write func(io.Writer) error) error {
-	if write == nil {
+// rootfs writes the writable layer as a tar.
+func (s *stateTar) rootfs(from *Rootfs) error {
+	if from == nil {
 		return nil
 	}
-	m := &counter{w: io.Discard}
-	if err := write(m); err != nil {
+	size, err := from.Size()
+	if err != nil {
 		return fmt.Errorf("%s: %w", nameRootfs, err)
 	}
-	if err := s.header(nameRootfs, m.n); err != nil {
+	if err := s.header(nameRootfs, size); err != nil {
 		return err
 	}
-	if err := write(s.tw); err != nil {
+	err = from.Write(s.tw)
+	if err == nil {
+		err = s.tw.Flush() // fails if the size was another
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", nameRootfs, err)
 	}
 	return nil
-}
-
-// counter counts what passes.
-type counter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
 }
 
 // dumps are the two descriptions that every checkpoint archive has.
@@ -110,7 +101,7 @@ type dumps struct{ config, spec []byte }
 
 // write writes the layer. With page it is a full one: memory and root file
 // system are in it, and page is called with each page in order.
-func (s *stateTar) write(inv *inventory, d dumps, rootfs func(io.Writer) error) error {
+func (s *stateTar) write(inv *inventory, d dumps, rootfs *Rootfs) error {
 	err := errors.Join(s.bytes(nameConfig, d.config), s.bytes(nameSpec, d.spec))
 	for _, it := range inv.top {
 		err = errors.Join(err, s.file("", it))

@@ -138,7 +138,10 @@ func (w *imageWork) do(ctx context.Context) (_ oci.Published, err error) {
 		return oci.Published{}, err
 	}
 	if w.Layer != "" {
-		w.Checkpoint.Rootfs = func(out io.Writer) error { return layer.WriteTar(ctx, w.Layer, out) }
+		w.Checkpoint.Rootfs = &oci.Rootfs{
+			Size:  func() (int64, error) { return layer.TarSize(ctx, w.Layer) },
+			Write: func(out io.Writer) error { return layer.WriteTar(ctx, w.Layer, out) },
+		}
 	}
 	return p.Publish(ctx, w.Checkpoint)
 }
