@@ -80,7 +80,7 @@ func oneByte(low, high uint16) (uint16, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := unix.Connect(c, to); err != nil {
+	if err := netns.ConnectLoopback(c, to); err != nil {
 		return 0, err
 	}
 	s, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crsc-io/crsc/netproxy/netns"
 )
 
 // trial are seconds that are told from those of other sockets.
@@ -69,7 +71,7 @@ func newTrial() (t trialConn, err error) {
 			return t, err
 		}
 	}
-	if err := unix.Connect(c, to); err != nil {
+	if err := netns.ConnectLoopback(c, to); err != nil {
 		return t, err
 	}
 	from, err := unix.Getsockname(c)
