@@ -213,9 +213,9 @@ func overLoopback() []expr.Any { return meta(expr.MetaKeyIIF, expr.CmpOpEq, host
 // addOutput: as addPrerouting.
 func (t *table) addOutput(o *Options, queue uint16) {
 	add := t.chain(chainOut, nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle)
-	for _, mark := range []uint32{MarkOwn, MarkSteer} {
-		add(marked(mark), notSYN(), accept())
-	}
+	// Two packets of three, also those of another redirection.
+	add(marked(MarkSteer), accept())
+	add(marked(MarkOwn), notSYN(), accept())
 	add(meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), accept())
 	for _, l := range o.listeners() {
 		for i, f := range families() {
@@ -232,7 +232,6 @@ func (t *table) addOutput(o *Options, queue uint16) {
 		add(toLoopback, accept())
 	}
 	add(marked(MarkOwn), accept())
-	add(marked(MarkSteer), accept()) // by another redirection
 	if !o.NoIncoming {
 		t.addMissed(t.branch(chainMissed), o, queue)
 		add(answersSYN(), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chainMissed}})
