@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -63,15 +64,42 @@ func serve(nsPath, dir string) (err error) {
 	if err != nil {
 		return err
 	}
+	trimmed := make(chan error, 1)
+	ended := make(chan struct{})
+	go func() { trimmed <- trim(j, ended) }()
 	_, err = io.WriteString(os.Stdout, ready)
 	if err == nil {
 		_, err = io.Copy(io.Discard, os.Stdin)
 	}
-	err = errors.Join(err, p.Close())
+	close(ended)
+	err = errors.Join(err, p.Close(), <-trimmed)
 	select {
 	case fault := <-faults:
 		err = errors.Join(err, fault)
 	default:
 	}
 	return err
+}
+
+// kept is how much of the journal is kept: what two checkpoints of the default settings
+// have between them.
+const kept = 8 << 20
+
+// trim does for the journal what checkpoints do, until ended is closed: segments are
+// used again and again. Without it each page of the journal would be a new one.
+func trim(j *journal.Journal, ended <-chan struct{}) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return nil
+		case <-tick.C:
+		}
+		if end := j.Committed(); end > kept {
+			if err := j.TrimBefore(end - kept); err != nil {
+				return err
+			}
+		}
+	}
 }
