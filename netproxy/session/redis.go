@@ -2,12 +2,13 @@ package session
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strconv"
 	"strings"
 )
 
-// redis reads RESP. A command is an array of bulk strings, and has one answer. What it
-// does to its session does not depend on that, for sessions that did the same.
+// redis reads RESP. A command is an array of bulk strings, and has one answer. What one that
+// sets its session's state does to it depends on whether it is refused.
 type redis struct {
 	state parts
 	tx    uint64 // a chain of what was asked since MULTI or WATCH; 0: nothing
@@ -18,8 +19,20 @@ type redis struct {
 	buf   []byte // a command that is not whole
 	skip  int    // bytes of one that need not be seen
 	owed  int    // commands that are not answered
+	told  int    // those that are
 	said  replies
+	// settings are the commands that are not answered and set the state.
+	settings []setting
 }
+
+// setting is a command that sets the state of its session.
+type setting struct {
+	at     int    // how many commands are answered with it
+	before uint64 // sum of the state
+}
+
+// settingsKept bounds those that are not answered.
+const settingsKept = 64
 
 // redisHead bounds what is kept of a command, in bytes: those that change their session
 // are shorter.
@@ -44,7 +57,7 @@ func (*redis) opening([]byte) (Class, bool) { return Class{}, false }
 func (*redis) name() string { return "Redis" }
 
 func (r *redis) size() int {
-	return cap(r.buf) + cap(r.said.line) + partSize*len(r.state.list)
+	return cap(r.buf) + cap(r.said.line) + partSize*len(r.state.list) + settingSize*cap(r.settings)
 }
 
 func (*redis) blank() protocol { return &redis{} }
@@ -54,9 +67,22 @@ func (*redis) over() bool { return false }
 func (*redis) farewell() []byte { return nil }
 
 func (r *redis) heard(data []byte) bool {
-	n, ok := r.said.read(data)
-	r.owed -= n
-	return ok && r.owed >= 0
+	return r.said.read(data, r.answered)
+}
+
+// answered takes the answer to the next command. The state behind one that was refused is
+// like that only where it was the same before.
+func (r *redis) answered(refused bool) bool {
+	r.owed--
+	r.told++
+	if len(r.settings) > 0 && r.settings[0].at == r.told {
+		before := r.settings[0].before
+		r.settings = r.settings[1:]
+		if refused && !r.state.set("refused", binary.LittleEndian.AppendUint64(nil, before)) {
+			return false
+		}
+	}
+	return r.owed >= 0
 }
 
 func (r *redis) class() (Class, bool) {
@@ -133,7 +159,11 @@ func (r *redis) command(c *redisCommand, text []byte) bool {
 	if !ok || r.multi {
 		return false
 	}
-	return part == "" || r.state.set(part, text)
+	if part == "" {
+		return true
+	}
+	r.settings = append(r.settings, setting{r.told + r.owed, r.state.sum})
+	return len(r.settings) <= settingsKept && r.state.set(part, text)
 }
 
 // neutralRedis reports whether a command leaves its session as it was. Those that do

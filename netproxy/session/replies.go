@@ -10,6 +10,8 @@ type replies struct {
 	line []byte // the beginning of a line
 	skip int    // bytes of a bulk string that are to come
 	need []int  // elements that are to come, of each aggregate around the present one
+	// refused: the answer is an error.
+	refused bool
 }
 
 // replyDepth bounds how deeply answers are nested, replyLine the length of one line, in
@@ -19,41 +21,42 @@ const (
 	replyLine  = 64 << 10
 )
 
-// read returns how many answers end in data; not ok: it is something else.
-func (r *replies) read(data []byte) (n int, ok bool) {
+// read tells of each answer that ends in data, and whether it is an error; false: data is
+// something else, or the one who is told says so.
+func (r *replies) read(data []byte, tell func(refused bool) bool) bool {
 	for len(data) > 0 {
 		if r.skip > 0 {
 			k := min(r.skip, len(data))
 			data, r.skip = data[k:], r.skip-k
-			if r.skip == 0 && r.ended() {
-				n++
+			if r.skip == 0 && r.ended() && !tell(r.refused) {
+				return false
 			}
 			continue
 		}
 		line, rest, whole := bytes.Cut(data, []byte("\n"))
 		if r.line = append(r.line, line...); len(r.line) > replyLine {
-			return n, false
+			return false
 		}
 		if !whole {
-			return n, true
+			return true
 		}
 		data = rest
 		ended, ok := r.take(bytes.TrimSuffix(r.line, []byte("\r")))
 		r.line = emptied(r.line)
-		if !ok {
-			return n, false
-		}
-		if ended {
-			n++
+		if !ok || ended && !tell(r.refused) {
+			return false
 		}
 	}
-	return n, true
+	return true
 }
 
 // take takes a line, and reports whether an answer ends with it.
 func (r *replies) take(line []byte) (ended, ok bool) {
 	if len(line) == 0 {
 		return false, false
+	}
+	if len(r.need) == 0 {
+		r.refused = line[0] == '-' || line[0] == '!'
 	}
 	switch line[0] {
 	case '+', '-', ':', '_', ',', '#', '(':

@@ -57,6 +57,8 @@ func play(t *testing.T, id uint32, size int, list ...talk) (*Tracker, Class) {
 
 func redisTalk(args ...string) talk { return talk{command(args...), "+OK\r\n"} }
 
+func refusal(args ...string) talk { return talk{command(args...), "-ERR x\r\n"} }
+
 var hello = talk{command("HELLO", "3"), "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nmodules\r\n*0\r\n"}
 
 func TestRedis(t *testing.T) {
@@ -71,6 +73,11 @@ func TestRedis(t *testing.T) {
 		"back to the database":       {[]talk{redisTalk("SELECT", "1"), redisTalk("SELECT", "2")}, []talk{redisTalk("SELECT", "2")}, true},
 		"in any order":               {[]talk{redisTalk("SELECT", "1"), redisTalk("CLIENT", "SETNAME", "x")}, []talk{redisTalk("CLIENT", "SETNAME", "x"), redisTalk("SELECT", "1")}, true},
 		"another user":               {[]talk{redisTalk("AUTH", "a", "secret")}, []talk{redisTalk("AUTH", "b", "secret")}, false},
+		"a database there isn't":     {[]talk{redisTalk("SELECT", "1"), refusal("SELECT", "99")}, []talk{refusal("SELECT", "99")}, false},
+		"that does not last":         {[]talk{redisTalk("SELECT", "1"), refusal("SELECT", "99")}, []talk{redisTalk("SELECT", "1"), redisTalk("INCR", "a"), refusal("SELECT", "99")}, true},
+		"in one go":                  {[]talk{{command("SELECT", "1") + command("SELECT", "99"), "+OK\r\n-ERR x\r\n"}}, []talk{{command("SELECT", "1") + command("SELECT", "99"), "-ERR x\r\n+OK\r\n"}}, false},
+		"an error of another":        {[]talk{{command("SELECT", "1") + command("INCR", "a"), "+OK\r\n-ERR x\r\n"}}, []talk{redisTalk("SELECT", "1")}, true},
+		"an error in an answer":      {[]talk{{command("SELECT", "1"), "*1\r\n-ERR x\r\n"}}, []talk{redisTalk("SELECT", "1")}, true},
 		"in a transaction":           {[]talk{hello, redisTalk("MULTI")}, []talk{hello}, false},
 		"in the same transaction":    {[]talk{hello, redisTalk("MULTI"), {command("INCR", "a"), "+QUEUED\r\n"}}, []talk{hello, redisTalk("GET", "x"), redisTalk("MULTI"), {command("INCR", "a"), "+QUEUED\r\n"}}, true},
 		"in another transaction":     {[]talk{hello, redisTalk("MULTI"), {command("INCR", "a"), "+QUEUED\r\n"}}, []talk{hello, redisTalk("MULTI"), {command("INCR", "b"), "+QUEUED\r\n"}}, false},

@@ -89,12 +89,13 @@ type mark struct {
 	unknown bool
 }
 
-// trackerSize, markSize and partSize are about what a session, a mark and a piece of
-// state take, in bytes.
+// trackerSize, markSize, partSize and settingSize are about what a session, a mark, a piece
+// of state and a setting take, in bytes.
 const (
 	trackerSize = 1 << 10
 	markSize    = 40
 	partSize    = 48
+	settingSize = 16
 )
 
 // Sniff returns a tracker if the first bytes that an application writes, at offset 0,
