@@ -21,7 +21,7 @@ func (p *Proxy) bindUpstreams() (lost int) {
 			case v.gone || v.legFD < 0:
 			case u.speaks != nil && v.shut[legSide]: // it has said farewell
 				p.destroy(v, true)
-			case x != nil && x.last && x.keptBy(v) && x.conn.goesOn() && !(x.conn.serverEnds() && x.answered(x.recorded(p.rep.plan))):
+			case x != nil && x.last && x.keptBy(v) && x.conn.goesOn() && !(x.conn.serverEnds() && p.answeredAll(x)):
 				p.bind(v, x.conn, x.upto(), nil)
 			default:
 				spare = append(spare, v)
@@ -63,7 +63,7 @@ func (p *Proxy) bindSpare(u *upstream, spare []*conn) (lost int) {
 		switch {
 		case ended(v) || v.shut[legSide]:
 			p.destroy(v, true)
-		case x != nil && x.last && !(x.answered(x.recorded(p.rep.plan)) && (x.fed == x.InTo || x.keptBy(v))):
+		case x != nil && !p.answeredAll(x):
 			reset(v, "the answer to the application's request is lost")
 		case k >= 0:
 			p.bind(v, free[k], free[k].inRead, nil)
@@ -80,6 +80,11 @@ func (p *Proxy) bindSpare(u *upstream, spare []*conn) (lost int) {
 		}
 	}
 	return lost
+}
+
+// answeredAll reports whether the application has been given the whole answer to a request.
+func (p *Proxy) answeredAll(x *exchange) bool {
+	return x.fed == x.InTo && (!x.last || x.answered(x.recorded(p.rep.plan)))
 }
 
 // goesOn reports whether there is a server that has not been told of an end.

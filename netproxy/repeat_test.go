@@ -2,6 +2,7 @@ package netproxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -157,6 +158,56 @@ func TestRepeatedUnderWay(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestAnswerThatIsNotTaken: the server has given a long answer and ended the connection, and
+// the application takes little of that until the replay is over. It gets all of it.
+func TestAnswerThatIsNotTaken(t *testing.T) {
+	r := newEgressRig(t, order.Auto)
+	body := strings.Repeat("0123456789abcdef", 1<<20/16)
+	answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", len(body)) + body
+	var asked atomic.Int64
+	r.listenIn(r.client, bankPort, func(c *net.TCPConn) {
+		defer c.Close()
+		if _, err := readRequest(c); err == nil {
+			asked.Add(1)
+			_, _ = io.WriteString(c, answer)
+		}
+	})
+	idle := func(_ *teller, c *net.TCPConn) { c.Close() }
+	ask := func(a *teller, buffer int) (*net.TCPConn, error) {
+		c, err := a.dial(netip.AddrPortFrom(nstest.Client4, bankPort))
+		if err != nil {
+			return nil, err
+		}
+		_, err = io.WriteString(c, "POST /long HTTP/1.1\r\nHost: bank\r\nContent-Length: 6\r\n\r\nplease")
+		return c, errors.Join(err, c.SetReadBuffer(buffer))
+	}
+	a := r.teller(idle)
+	_, err := ask(a, 1<<20)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return r.proxy.Stats().InBytes == uint64(len(answer)) }, soon, time.Millisecond)
+	r.again(a.stop)
+	a = r.teller(idle)
+	var c *net.TCPConn
+	again := make(chan error, 1)
+	go func() {
+		var err error
+		c, err = ask(a, 4<<10)
+		again <- err
+	}()
+	r.awaitOpening()
+	res, err := r.proxy.Replay(context.Background(), false)
+	require.NoError(t, err)
+	require.Zero(t, res.Reset)
+	require.Less(t, res.Bytes, int64(len(answer)), "the application's buffers have held all of it")
+	require.NoError(t, <-again)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(soon)))
+	got, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.True(t, string(got) == answer, "%d of %d bytes", len(got), len(answer))
+	require.EqualValues(t, 1, asked.Load())
+	a.stop()
 }
 
 // TestRepeatedOutOfTurn: a recorded request that stands behind another one, to which the
