@@ -21,6 +21,7 @@ func table() []testCase {
 		{"across-pods", acrossPods},
 		{"pod-address", podAddress},
 		{"drain", drain},
+		{"published-images", publishedImages},
 		{"sidecars", sidecars},
 		{"two-protected", twoProtected},
 		{"restricted", restricted},
