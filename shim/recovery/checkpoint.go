@@ -39,6 +39,9 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 		return err
 	}
 	defer done()
+	if err := g.capturing.pending(); err != nil {
+		return err
+	}
 	start := time.Now()
 	cp, err := g.store.stage(g.seq + 1)
 	if err != nil {
@@ -48,6 +51,10 @@ func (g *guard) checkpoint(ctx context.Context, cause string) error {
 	info := status.Checkpoint{Sequence: cp.seq, Cause: cause, Time: start}
 	if err = g.place(cp, &info); err == nil {
 		err = g.dump(ctx, cp, &info)
+	}
+	if errors.Is(err, errDiskSilent) {
+		cp.mark.Release()
+		return err // the rest is done when the disk answers
 	}
 	if ctx.Err() == nil && (passing(err) || g.overflowed(cp, err)) {
 		err = g.dumpAgain(ctx, cp, &info, err)
@@ -165,7 +172,7 @@ func (g *guard) busyLocked() string {
 }
 
 // dump writes the images, the trees and the table of connections.
-func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoint) error {
+func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoint) (err error) {
 	if err := g.neighbours.sharing(); err != nil {
 		if errors.Is(err, ErrUnprotected) {
 			g.suspend(err)
@@ -183,6 +190,9 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 		return err
 	}
 	defer func() {
+		if errors.Is(err, errDiskSilent) {
+			return // somebody works with them
+		}
 		if err := ds.discard(); err != nil { // does nothing after a capture
 			g.log.WithError(err).Warn("discard a capture")
 		}
@@ -197,7 +207,7 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 			info.HeldMS, info.Quiet = status.Milliseconds(res.Took), res.Quiet
 			return err
 		},
-		OnFrozen: func() error { return g.files.capture(ctx, ds) },
+		OnFrozen: func() error { return g.capture(ctx, cp, ds) },
 		OnPostDump: func() error {
 			cp.moment = g.moment()
 			t, err := g.proxy.Cut(ctx, cp.seq)
@@ -229,6 +239,19 @@ func (g *guard) dump(ctx context.Context, cp *checkpoint, info *status.Checkpoin
 		err = errors.Join(err, rerr)
 	}
 	return err
+}
+
+// capture copies the trees of the frozen container, and gives up if that takes too long.
+func (g *guard) capture(ctx context.Context, cp *checkpoint, ds drafts) error {
+	return g.capturing.within(ctx, dumpLimit(g.cfg.VolumeMaxSize), g.wg.Go,
+		func(ctx context.Context) error { return g.files.capture(ctx, ds) },
+		func() {
+			cp.unreserve()
+			if err := errors.Join(ds.discard(), g.store.discard(cp)); err != nil {
+				g.log.WithError(err).Warn("discard a capture that was given up")
+			}
+			g.log.WithField("checkpoint", cp.seq).Info("the disk of a checkpoint that was given up answers again")
+		})
 }
 
 // finish reads the images, commits the checkpoint and frees what only older

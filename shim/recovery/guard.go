@@ -59,9 +59,12 @@ type guard struct {
 	kept                   *redirect.Kept // addresses of the pod before; nil: none
 	self                   *inheritance   // what a successor is compared with; nil: it leaves nothing
 	factory                *Factory
-	seat                   string      // in the pod; empty: the container is in none
-	legacy                 *estate     // what the container before it has left, until it is taken over
-	resumes                *succession // nil: nothing was taken over
+	capturing              capturing
+	// writing is held while the status file is written: a disk may take its time.
+	writing sync.Mutex
+	seat    string      // in the pod; empty: the container is in none
+	legacy  *estate     // what the container before it has left, until it is taken over
+	resumes *succession // nil: nothing was taken over
 
 	// ctx lives as long as the guard; wg are its goroutines.
 	ctx    context.Context

@@ -48,6 +48,16 @@ func (g *guard) writeStatus() {
 			}
 		}
 	}
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	s := g.statusNow(intercepted)
+	if err := s.Write(g.dir); err != nil {
+		g.log.WithError(err).Warn("status file")
+	}
+}
+
+// statusNow is the status with all figures.
+func (g *guard) statusNow(intercepted []string) status.Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.proxy != nil {
@@ -67,9 +77,7 @@ func (g *guard) writeStatus() {
 		g.sched.describe(&g.status)
 	}
 	g.status.Updated, g.status.Goroutines = time.Now(), runtime.NumGoroutine()
-	if err := g.status.Write(g.dir); err != nil {
-		g.log.WithError(err).Warn("status file")
-	}
+	return g.status.Clone()
 }
 
 func (g *guard) phase(p string) {
@@ -139,8 +147,8 @@ func (g *guard) checkpointFailed(err error, again time.Duration) {
 	at := time.Now().Add(again)
 	g.status.Checkpoints.RetryAt = &at
 	g.mu.Unlock()
-	g.writeStatus()
 	g.log.WithError(err).Warnf("checkpoint failed; the container runs on, next attempt in %s", again)
+	g.writeStatus()
 	g.publish(TopicCheckpointFailed, map[string]any{"error": err.Error()})
 }
 
