@@ -33,19 +33,19 @@ func TestConfined(t *testing.T) {
 	confine := func(r criu.Rights) error { return confined(&criu.Contents{Rights: []criu.Rights{good, r}}, spec) }
 	require.NoError(t, confine(good))
 	for says, spoil := range map[string]func(r *criu.Rights){
-		`bounding capabilities ["CAP_SYS_ADMIN"]`: func(r *criu.Rights) { r.Bounding |= admin },
-		`permitted capabilities ["CAP_CHOWN"]`:    func(r *criu.Rights) { r.Permitted = chown },
-		`effective capabilities ["CAP_CHOWN"]`:    func(r *criu.Rights) { r.Effective = chown },
-		`ambient capabilities ["CAP_CHOWN"]`:      func(r *criu.Rights) { r.Ambient = chown },
-		`inheritable capabilities ["CAP_CHOWN"]`:  func(r *criu.Rights) { r.Inheritable = chown },
-		"63":                                      func(r *criu.Rights) { r.Bounding = 1 << 63 },
-		"run as user 0, and this container's as":  func(r *criu.Rights) { r.UIDs[2] = 0 },
-		"run as user 5":                           func(r *criu.Rights) { r.UIDs[3] = 5 },
-		"in the group 0":                          func(r *criu.Rights) { r.GIDs[1] = 0 },
-		"in the group 10":                         func(r *criu.Rights) { r.Groups = []uint32{9, 10} },
-		"gain":                                    func(r *criu.Rights) { r.NoNewPrivs = false },
-		"secure bits 0x1":                         func(r *criu.Rights) { r.SecureBits = 1 },
-		`profile "unconfined"`:                    func(r *criu.Rights) { r.Profile = "unconfined" },
+		`bounding capabilities ["CAP_SYS_ADMIN"], which`: func(r *criu.Rights) { r.Bounding |= admin },
+		`permitted capabilities ["CAP_CHOWN"]`:           func(r *criu.Rights) { r.Permitted = chown },
+		`effective capabilities ["CAP_CHOWN"]`:           func(r *criu.Rights) { r.Effective = chown },
+		`ambient capabilities ["CAP_CHOWN"]`:             func(r *criu.Rights) { r.Ambient = chown },
+		`inheritable capabilities ["CAP_CHOWN"]`:         func(r *criu.Rights) { r.Inheritable = chown },
+		"63":                                             func(r *criu.Rights) { r.Bounding = 1 << 63 },
+		"run as user 0, and this container's as":         func(r *criu.Rights) { r.UIDs[2] = 0 },
+		"run as user 5":                                  func(r *criu.Rights) { r.UIDs[3] = 5 },
+		"in the group 0":                                 func(r *criu.Rights) { r.GIDs[1] = 0 },
+		"in the group 10":                                func(r *criu.Rights) { r.Groups = []uint32{9, 10} },
+		"gain":                                           func(r *criu.Rights) { r.NoNewPrivs = false },
+		"secure bits 0x1":                                func(r *criu.Rights) { r.SecureBits = 1 },
+		`profile "unconfined"`:                           func(r *criu.Rights) { r.Profile = "unconfined" },
 	} {
 		bad := good
 		spoil(&bad)
