@@ -20,6 +20,7 @@ import (
 	"github.com/crsc-io/crsc/netproxy/internal/nstest"
 	"github.com/crsc-io/crsc/netproxy/netns"
 	"github.com/crsc-io/crsc/netproxy/order"
+	"github.com/crsc-io/crsc/netproxy/replay"
 )
 
 const tellerPort, bankPort = 7, 9
@@ -193,15 +194,25 @@ func (r *rig) restart(a *teller, serve func(*teller, *net.TCPConn)) (*teller, Re
 // begun anew.
 func (r *rig) restartAgain(a *teller, app func() func(*teller, *net.TCPConn)) (*teller, ReplayResult) {
 	r.t.Helper()
+	var late bool
+	var last []uint32
 	for try := 1; ; try++ {
-		r.again(a.stop)
+		r.againBy(a.stop, func(plan *replay.Plan) {
+			if late {
+				plan.PutOff(last)
+			}
+		})
 		a = r.teller(app())
 		res, err := r.proxy.Replay(context.Background(), false)
 		if err == nil {
 			return a, res
 		}
 		r.t.Logf("try %d: %v", try, err)
-		if try == 5 || !errors.Is(err, ErrDiverged) && !errors.Is(err, ErrStalled) {
+		var crowded *CrowdedError
+		if errors.As(err, &crowded) {
+			late, last = true, append(last, crowded.Vain...)
+		}
+		if try == 8 || !errors.Is(err, ErrDiverged) && !errors.Is(err, ErrStalled) {
 			r.t.Fatal(err)
 		}
 	}

@@ -35,8 +35,10 @@ type replayState struct {
 		asleep        bool
 		slept         time.Time // since when it has said so; zero: it has not
 	}
-	passed int // steps passed over while the application asks what has no record
-	reset  int // connections on which it did
+	answered int      // times that an answer was given out of turn (answerAhead)
+	passed   int      // steps passed over while the application asks what has no record
+	vainly   []uint32 // see CrowdedError
+	reset    int      // connections on which it did
 	// servers tells how many recorded connections there are to each.
 	// stateless are those to which requests were seen that stand alone.
 	stateless map[netip.AddrPort]bool

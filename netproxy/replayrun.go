@@ -81,7 +81,11 @@ func (p *Proxy) Replay(ctx context.Context, tolerate bool) (ReplayResult, error)
 		for i := range steps {
 			begun, lost := time.Now(), len(p.rep.diverged)
 			p.rep.at, p.rep.since, p.rep.begun = i, begun, begun
-			if err := p.step(&steps[i]); err != nil {
+			step := p.step
+			if steps[i].Late {
+				step = p.stepLate
+			}
+			if err := step(&steps[i]); err != nil {
 				return fmt.Errorf("step %d of %d: %w", i+1, len(steps), err)
 			}
 			done := time.Now()

@@ -195,6 +195,10 @@ func (p *Proxy) serveDue() {
 const (
 	// aheadQuiet is how long nothing moves before answers are given out of turn.
 	aheadQuiet = 10 * time.Millisecond
+	// aheadOften is after how many of them an application that is seen to sleep is known
+	// for that, and aheadSoon how long nothing moves then.
+	aheadOften = 32
+	aheadSoon  = time.Millisecond
 	// askedQuiet is how long nothing moves before a request that has no record
 	// ends the replay, while the record has one that is not made.
 	askedQuiet = 300 * time.Millisecond
@@ -224,7 +228,7 @@ func (p *Proxy) awaitUpstream(waiting func() bool) error {
 		if err := p.checkReplay(); err != nil {
 			return err
 		}
-		if now := time.Now(); now.Sub(begun) > p.stallLimit() || p.still(now, aheadQuiet) && !p.answerAhead() {
+		if now := time.Now(); now.Sub(begun) > p.stallLimit() || p.still(now, p.outOfTurn()) && !p.answerAhead() {
 			if p.askedInVain() {
 				p.rep.passed++
 			}
@@ -232,6 +236,14 @@ func (p *Proxy) awaitUpstream(waiting func() bool) error {
 		}
 	}
 	return nil
+}
+
+// outOfTurn is how long nothing moves before an answer is given out of turn.
+func (p *Proxy) outOfTurn() time.Duration {
+	if p.opts.Idle != nil && p.rep.answered >= aheadOften {
+		return aheadSoon
+	}
+	return aheadQuiet
 }
 
 // shaking is handshaking without the connections that have a leg and wait for the end
@@ -249,7 +261,7 @@ func (p *Proxy) shaking() bool {
 // still reports that nothing has moved for a while and the application sleeps.
 func (p *Proxy) still(now time.Time, limit time.Duration) bool {
 	q := &p.rep.quiet
-	if now.Sub(q.looked) >= aheadQuiet/4 {
+	if now.Sub(q.looked) >= limit/4 {
 		q.looked = now
 		if at := p.position(); at != q.at || p.egress != nil && (p.egress.askers.busy() || p.shaking()) {
 			q.at, q.since = at, now
@@ -258,7 +270,7 @@ func (p *Proxy) still(now time.Time, limit time.Duration) bool {
 	if now.Sub(q.since) < limit {
 		return false
 	}
-	if now.Sub(q.asked) >= aheadQuiet/4 {
+	if now.Sub(q.asked) >= limit/4 {
 		q.asked, q.asleep = now, p.opts.Idle == nil || p.opts.Idle()
 	}
 	return q.asleep
@@ -280,6 +292,7 @@ func (p *Proxy) answerAhead() bool {
 		return false
 	}
 	p.rep.quiet.since = time.Now()
+	p.rep.answered++
 	first.allowed = first.InTo
 	p.serve(first)
 	return true

@@ -203,10 +203,10 @@ func (p *Proxy) atWork(x *exchange) bool {
 // relax keeps a replay going whose application does things in another order.
 func (p *Proxy) relax() {
 	now := time.Now()
-	if len(p.rep.upstreams) == 0 || now.Sub(p.rep.begun) < aheadQuiet {
+	if len(p.rep.upstreams) == 0 || now.Sub(p.rep.begun) < p.outOfTurn() {
 		return
 	}
-	if !p.still(now, aheadQuiet) || p.answerAhead() {
+	if !p.still(now, p.outOfTurn()) || p.answerAhead() {
 		return
 	}
 	if now.Sub(p.rep.quiet.since) > askedQuiet && p.askedInVain() {
@@ -230,7 +230,7 @@ func (p *Proxy) checkAsked() error {
 				continue
 			}
 			if !p.rep.tolerate {
-				return fmt.Errorf("%w: what the application writes to %s is in no record%s", ErrDiverged, dest, p.upstreamState())
+				return p.overcrowded(fmt.Sprintf("what the application writes to %s is in no record", dest))
 			}
 			p.opts.Log.WithFields(connFields(v)).Error("netproxy: request that has no record; reset")
 			p.stats.differing.Add(1)

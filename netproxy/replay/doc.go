@@ -18,5 +18,7 @@
 //
 // Where sessions wait for each other's locks, that does not say who had a lock first.
 // If a replay comes to a standstill, or out differently, its plan can be made to go by
-// the order of answers as well (Plan.ByAnswers).
+// the order of answers as well (Plan.ByAnswers). Nor does it say who among those that
+// waited had one of an application's few connections to a server first: what was not
+// answered can be put off (Plan.PutOff).
 package replay

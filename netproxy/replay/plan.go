@@ -126,6 +126,8 @@ type Step struct {
 	// Answer is the output offset up to which the input was answered, if the plan
 	// is Arranged; 0: it was not.
 	Answer uint64
+	// Late: a request that nobody had answered (PutOff).
+	Late bool
 	// At is when what the step stands for had happened, since the first record after
 	// the cut.
 	At time.Duration

@@ -42,6 +42,8 @@ type guard struct {
 	// safeVolumes are the paths of writable volumes that are left alone.
 	safeVolumes []string
 	neighbours  neighbours
+	// late: to recover, what nobody had answered had to come last.
+	late bool
 	// haveAnswers: the last plan could be arranged by answers. byAnswers: that had
 	// to be done to recover.
 	haveAnswers, byAnswers bool

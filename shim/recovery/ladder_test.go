@@ -24,6 +24,44 @@ func TestLadder(t *testing.T) {
 	require.Equal(t, []rung{
 		{from: last, answers: true}, {from: last}, {from: older, answers: true}, {from: older}, {from: last, tolerate: true},
 	}, g.ladder())
+	g.byAnswers, g.late = false, true
+	require.Equal(t, []rung{
+		{from: last, late: true}, {from: last, answers: true}, {from: older, late: true}, {from: last, tolerate: true},
+	}, g.ladder())
+}
+
+// TestAgain: a way on which new requests had all connections of a pool is tried again with
+// them put off, as long as it is known of more.
+func TestAgain(t *testing.T) {
+	crowded := func(ids ...uint32) error {
+		return fmt.Errorf("step 1 of 2: %w", &netproxy.CrowdedError{Vain: ids, Err: netproxy.ErrDiverged})
+	}
+	way := rung{from: &checkpoint{seq: 1}}
+	_, ok := way.again(netproxy.ErrDiverged)
+	require.False(t, ok)
+	next, ok := way.again(crowded())
+	require.True(t, ok)
+	require.Equal(t, rung{from: way.from, late: true, tries: 1}, next)
+	_, ok = next.again(crowded())
+	require.False(t, ok, "nothing else would come of it")
+	next, ok = next.again(crowded(3, 4))
+	require.True(t, ok)
+	other, ok := next.again(crowded(5))
+	require.True(t, ok)
+	last, ok := next.again(crowded(3))
+	require.True(t, ok)
+	require.Equal(t, []uint32{3, 4, 3}, last.last)
+	require.Equal(t, []uint32{3, 4, 5}, other.last)
+	for range lateTries - 3 {
+		last, ok = last.again(crowded(3))
+		require.True(t, ok)
+	}
+	_, ok = last.again(crowded(3))
+	require.False(t, ok)
+	for _, way := range []rung{{answers: true}, {tolerate: true}} {
+		_, ok := way.again(crowded(3))
+		require.False(t, ok)
+	}
 }
 
 // TestDeathIsTold: an operator reads how the application ended, not only that the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -88,7 +89,8 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 	}
 	var errs []error
 	diverged := false
-	for i, w := range ways {
+	for i := 0; i < len(ways); i++ {
+		w := ways[i]
 		if w.tolerate && !diverged || w.answers && !(g.haveAnswers && (diverged || g.byAnswers)) {
 			continue // it would fail in the same way again
 		}
@@ -102,7 +104,7 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 				return derr
 			}
 			if done {
-				g.byAnswers = w.answers
+				g.byAnswers, g.late = w.answers, w.late
 				st.TotalMS = status.Milliseconds(time.Since(e.At))
 				return nil
 			}
@@ -112,6 +114,9 @@ func (g *guard) climb(e lifecycle.Exit, st *status.Recovery) error {
 		errs = append(errs, fmt.Errorf("%s: %w", w, err))
 		if g.ctx.Err() != nil || errors.Is(err, lifecycle.ErrKilled) || g.mustStop() {
 			return errors.Join(append(errs, ErrStopped)...)
+		}
+		if next, ok := w.again(err); ok && time.Since(e.At) < lateFor {
+			ways = slices.Insert(ways, i+1, next)
 		}
 		diverged = diverged || errors.Is(err, netproxy.ErrDiverged) || errors.Is(err, netproxy.ErrStalled)
 		g.log.WithError(err).WithField("took", time.Since(begun)).Warnf("recovery from %s failed; %d ways left", w, len(ways)-i-1)
@@ -289,6 +294,9 @@ func (g *guard) plan(w rung) (*replay.Plan, map[uint32]tcprepair.Peer, error) {
 			return nil, nil, errNoAnswers
 		}
 		plan.ByAnswers()
+	}
+	if w.late {
+		plan.PutOff(w.last)
 	}
 	return plan, peers, nil
 }
