@@ -106,8 +106,11 @@ func (g *restartGuard) Started(context.Context, *lifecycle.Container)           
 func (g *restartGuard) Signalled(context.Context, *lifecycle.Container, syscall.Signal) {}
 func (g *restartGuard) ExecStarted(context.Context, *lifecycle.Container, int)          {}
 func (g *restartGuard) Paused(context.Context, *lifecycle.Container)                    {}
-func (g *restartGuard) Resumed(context.Context, *lifecycle.Container)                   {}
-func (g *restartGuard) Deleted(context.Context, *lifecycle.Container) error             { return nil }
+func (g *restartGuard) Checkpointing(context.Context, *lifecycle.Container) bool {
+	return false
+}
+func (g *restartGuard) Resumed(context.Context, *lifecycle.Container)       {}
+func (g *restartGuard) Deleted(context.Context, *lifecycle.Container) error { return nil }
 
 func (g *restartGuard) Exited(_ context.Context, c *lifecycle.Container, e lifecycle.Exit) bool {
 	// Exit 0 and the exit that a test asks for are not crashes.

@@ -101,7 +101,10 @@ func (g *scriptedGuard) Signalled(_ context.Context, _ *Container, sig syscall.S
 }
 func (g *scriptedGuard) ExecStarted(context.Context, *Container, int) {}
 func (g *scriptedGuard) Paused(context.Context, *Container)           {}
-func (g *scriptedGuard) Resumed(context.Context, *Container)          {}
+func (g *scriptedGuard) Checkpointing(context.Context, *Container) bool {
+	return false
+}
+func (g *scriptedGuard) Resumed(context.Context, *Container) {}
 func (g *scriptedGuard) Exited(_ context.Context, _ *Container, e Exit) bool {
 	g.exits <- e
 	return true

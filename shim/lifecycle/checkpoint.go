@@ -12,7 +12,7 @@ import (
 )
 
 // CheckpointRequest is a checkpoint on the orchestrator's request, made with
-// `runc checkpoint`. It has nothing to do with a guard's checkpoints.
+// `runc checkpoint`, after one of the guard's own.
 type CheckpointRequest struct {
 	// Path is the directory for the images.
 	Path string
@@ -32,6 +32,9 @@ type CheckpointRequest struct {
 // Errors: ErrTransition, the context's, and the first line of runc's message
 // with the path of CRIU's log.
 func (c *Container) Checkpoint(ctx context.Context, r CheckpointRequest) error {
+	if g := c.currentGuard(); g != nil && c.require("checkpoint", PhaseRunning, PhasePaused) == nil {
+		r.OpenTCP = g.Checkpointing(ctx, c) || r.OpenTCP
+	}
 	release, err := c.settle(ctx, turns)
 	if err != nil {
 		return err

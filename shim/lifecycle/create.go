@@ -249,6 +249,8 @@ func (c *Container) createFromCheckpoint(r CreateRequest) error {
 			ImagePath:  r.Checkpoint,
 			WorkDir:    work,
 			ParentPath: r.ParentCheckpoint,
+			// CRIU refuses images with connections otherwise.
+			AllowOpenTCP: true,
 		},
 		PidFile:     filepath.Join(c.bundle, pidFile),
 		NoPivot:     c.options.NoPivotRoot,

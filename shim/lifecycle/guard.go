@@ -52,6 +52,10 @@ type Guard interface {
 	// on the orchestrator's request.
 	Paused(ctx context.Context, c *Container)
 	Resumed(ctx context.Context, c *Container)
+	// Checkpointing is called before a checkpoint on the orchestrator's request, of a
+	// container that runs. No turn is held. True: established connections may go into
+	// the images, whose other ends the guard has.
+	Checkpointing(ctx context.Context, c *Container) bool
 	// Exited is called when init has died while running, unless the
 	// orchestrator had sent it SIGKILL. True: the guard takes the exit, and
 	// calls Container.Restore until it succeeds, or Container.ReportExit.

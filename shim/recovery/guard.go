@@ -97,6 +97,7 @@ type guard struct {
 	ready      bool // Started was called and protection is in force
 	ended      bool // the container is gone for good
 	paused     bool
+	requested  bool // containerd asked for a checkpoint during the pause
 	recovering bool
 	blind      bool                // unprotected until the next complete checkpoint, for what the status says
 	exits      chan lifecycle.Exit // of restored inits, while recovering
@@ -371,18 +372,6 @@ func (g *guard) ExecStarted(_ context.Context, _ *lifecycle.Container, pid int) 
 		g.log.WithError(err).Warn("the end of an exec will not be noticed")
 	}
 	g.noteInput(input{at: time.Now(), what: "exec", counts: g.cfg.Unreplayable.Exec})
-}
-
-// Paused implements lifecycle.Guard.
-func (g *guard) Paused(context.Context, *lifecycle.Container) { g.setPaused(true) }
-
-// Resumed implements lifecycle.Guard.
-func (g *guard) Resumed(context.Context, *lifecycle.Container) { g.setPaused(false) }
-
-func (g *guard) setPaused(paused bool) {
-	g.mu.Lock()
-	g.paused = paused
-	g.mu.Unlock()
 }
 
 // Exited implements lifecycle.Guard.
