@@ -121,6 +121,8 @@ func TestTerminalShell(t *testing.T) {
 	c.crash()
 	s.ask("echo =$v=", "=kept=")
 	s.ask("stty size", "45 123")
+	// What is typed while this one is being made may be in it, and is no reason for another.
+	c.await("the recovery's checkpoint", func(s *status.Status) bool { return s.Checkpoints.Last.Cause == "recovery" })
 
 	s.typed("sleep 1000\n")
 	c.awaitNow("sleep", func(*status.Status) bool { return len(c.children()) == 1 })
