@@ -33,17 +33,23 @@ func (p *Plan) ByAnswers() {
 			s.Answer = requests[i].end
 		}
 	}
-	turn := p.turns(requests)
+	p.arrange(p.turns(requests))
+	p.Arranged = true
+}
+
+// arrange sorts the steps by what is given for each; those for which it is the same keep
+// their order.
+func (p *Plan) arrange(by []int) {
 	order := make([]int, len(p.Steps))
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(turn[a], turn[b]) })
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(by[a], by[b]) })
 	steps := make([]Step, len(p.Steps))
 	for i, k := range order {
 		steps[i] = p.Steps[k]
 	}
-	p.Steps, p.Arranged = steps, true
+	p.Steps = steps
 }
 
 // request is a step's input, taken at one time and answered at another: seqs.

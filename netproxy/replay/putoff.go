@@ -1,18 +1,13 @@
 package replay
 
-import (
-	"cmp"
-	"slices"
-
-	"github.com/crsc-io/crsc/journal"
-)
+import "github.com/crsc-io/crsc/journal"
 
 // PutOff moves the requests of clients that nobody had answered behind all others, with
 // what followed on their connections: those of connections that are named later, the more
-// so the more often they are. It reports whether there are any. Such a request may be one for which nothing was
-// done yet, as the application had no room for it: its pool of connections to a server had
-// none left. Given at the time at which it was taken, it may have that room before one
-// for which something was done.
+// so the more often they are. It reports whether there are any. Such a request may be one
+// for which nothing was done yet, as the application had no room for it: its pool of
+// connections to a server had none left. Given at the time at which it was taken, it may
+// have that room before one for which something was done.
 func (p *Plan) PutOff(last []uint32) bool {
 	requests := p.requests()
 	times := map[uint32]int{}
@@ -32,15 +27,6 @@ func (p *Plan) PutOff(last []uint32) bool {
 		}
 		rank[i] = late[s.Conn]
 	}
-	order := make([]int, len(p.Steps))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(rank[a], rank[b]) })
-	steps := make([]Step, len(p.Steps))
-	for i, k := range order {
-		steps[i] = p.Steps[k]
-	}
-	p.Steps = steps
+	p.arrange(rank)
 	return len(late) > 0
 }
